@@ -1,0 +1,283 @@
+"""Configuration: one TOML file, read once, into frozen structures, one slice for each room.
+
+Every mistake in a file is told at once, each with its key, its value and what is allowed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Meta, Struct
+
+from kiosk.errors import ConfigError
+
+Share = Annotated[float, Meta(ge=0.0, le=1.0)]
+Seconds = Annotated[float, Meta(ge=0.0, le=86_400.0)]
+Timeout = Annotated[float, Meta(ge=0.1, le=300.0)]
+Side = Annotated[int, Meta(ge=64, le=8192)]
+Name = Annotated[str, Meta(min_length=1, max_length=200)]
+
+
+class Device(Struct, frozen=True, forbid_unknown_fields=True):
+    """Who this kiosk is. The device id itself is random and made at first start."""
+
+    label: Annotated[str, Meta(max_length=64)] = ""
+    """Shown on the page and in the journal; never an identity."""
+    direction: Literal["in", "out", "none"] = "none"
+    """Event type `A2` of every punch; "none" leaves it out."""
+
+
+class Paths(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where the kiosk keeps things."""
+
+    state_dir: Name = "/var/lib/kiosk"
+    """Queue, gallery, keys: survives restarts and updates. Mode 0700."""
+    runtime_dir: Name = "/run/kiosk"
+    """The control socket. Mode 0750."""
+
+
+class Replay(Struct, frozen=True, forbid_unknown_fields=True):
+    """One thing to replay: a video file, a folder of images, or a still turned into a walk-up."""
+
+    path: Name
+    mirror: bool = False
+    gamma: Annotated[float, Meta(ge=0.2, le=5.0)] = 1.0
+    """Relight: above 1 brightens, below 1 darkens."""
+    jpeg_quality: Annotated[int, Meta(ge=0, le=100)] = 0
+    """Recompress every frame at this quality; 0 leaves it as it is."""
+    seconds: Annotated[float, Meta(ge=0.5, le=3600.0)] = 5.0
+    """Length of the walk-up made from a still."""
+
+
+class Camera(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where frames come from."""
+
+    source: Literal["picamera2", "v4l2", "replay"] = "picamera2"
+    device: Annotated[str, Meta(max_length=200)] = ""
+    """v4l2: a device path, best a stable one below /dev/v4l/by-id; picamera2: camera number."""
+    width: Side = 1280
+    height: Side = 720
+    frames_per_s: Annotated[float, Meta(ge=0.5, le=60.0)] = 10.0
+    frame_timeout_s: Timeout = 5.0
+    replay: tuple[Replay, ...] = ()
+    replay_seed: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 1
+    replay_loops: Annotated[int, Meta(ge=0, le=1_000_000)] = 1
+    """How often the list is replayed; 0 is for ever."""
+
+
+class Models(Struct, frozen=True, forbid_unknown_fields=True):
+    """Which weights are used."""
+
+    embedder: Name = "mobilefacenet-fp32"
+    detector: Name = "blazeface-short-fp32"
+    extra_dirs: tuple[Name, ...] = ()
+    """Folders with a manifest.toml and weights of one's own, besides the shipped ones."""
+    threads: Annotated[int, Meta(ge=1, le=16)] = 2
+    detection_score: Share = 0.5
+
+
+class Recognition(Struct, frozen=True, forbid_unknown_fields=True):
+    """When a face is a person, and a person a punch."""
+
+    threshold: Annotated[float, Meta(ge=-1.0, le=1.0)] | Literal["model"] = "model"
+    """Least cosine similarity; "model" takes the manifest's, found on that model's ROC."""
+    margin: Share = 0.05
+    """Least lead of the best person over the second best."""
+    min_quality: Share = 0.3
+    frames_to_agree: Annotated[int, Meta(ge=1, le=30)] = 3
+    frames_to_give_up: Annotated[int, Meta(ge=1, le=300)] = 8
+    """So many usable frames without a name make a visit an unknown one."""
+    visit_gap_s: Annotated[float, Meta(ge=0.2, le=60.0)] = 2.0
+    """A face unseen for so long has left."""
+    repeat_window_s: Seconds = 300.0
+    """The same person and direction are not recorded again within it; 0 records every visit."""
+    unknown: Literal["drop", "send"] = "drop"
+    """"drop" counts strangers and stores nothing; "send" leaves the naming to the server."""
+
+
+class Server(Struct, frozen=True, forbid_unknown_fields=True):
+    """The attendance server and how it is spoken to."""
+
+    url: Annotated[str, Meta(pattern=r"^https?://[^\s/]+(/[^\s]*)?$", max_length=500)]
+    allow_plain_http: bool = False
+    ca_file: Annotated[str, Meta(max_length=500)] = ""
+    """Trust this authority instead of the system's."""
+    client_cert_file: Annotated[str, Meta(max_length=500)] = ""
+    client_key_file: Annotated[str, Meta(max_length=500)] = ""
+    connect_timeout_s: Timeout = 5.0
+    read_timeout_s: Timeout = 15.0
+    backoff_base_s: Annotated[float, Meta(ge=0.05, le=60.0)] = 1.0
+    backoff_cap_s: Annotated[float, Meta(ge=1.0, le=3600.0)] = 300.0
+    key_id: Annotated[str, Meta(max_length=64, pattern=r"^[A-Za-z0-9._-]*$")] = ""
+    """Id of the sign key the server knows this kiosk by; empty sends unsigned messages."""
+    require_signed_receipts: bool | Literal["auto"] = "auto"
+    """"auto": required when a key id is set."""
+    accept_plain_receipts: bool = False
+    """Take any 2xx as recorded: only for a server that sends no receipts, never on open Wi-Fi."""
+
+
+class Feedback(Struct, frozen=True, forbid_unknown_fields=True):
+    """What the person in front sees."""
+
+    page_port: Annotated[int, Meta(ge=0, le=65535)] = 8321
+    """Port of the page on loopback; 0 serves none."""
+    show_names: bool = True
+    hold_s: Annotated[float, Meta(ge=0.5, le=30.0)] = 4.0
+    """How long a message stays on the page."""
+
+
+class Journal(Struct, frozen=True, forbid_unknown_fields=True):
+    """What is written down."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    names: bool = False
+    """Write employee ids into the journal."""
+
+
+class Settings(Struct, frozen=True, forbid_unknown_fields=True):
+    """The whole configuration."""
+
+    server: Server
+    device: Device = Device()
+    paths: Paths = Paths()
+    camera: Camera = Camera()
+    models: Models = Models()
+    recognition: Recognition = Recognition()
+    feedback: Feedback = Feedback()
+    journal: Journal = Journal()
+
+
+def load(path: Path) -> Settings:
+    """Read and check a configuration file.
+
+    Raises ConfigError whose `problems` name key, value and what is allowed, for every mistake.
+    """
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read the configuration {path}: {error.strerror}",
+            hint="copy deploy/kiosk.example.toml there and edit it",
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}", problems=(f"{path}: {error}",)) from error
+    return check(document, str(path))
+
+
+def check(document: dict[str, Any], origin: str) -> Settings:
+    """Turn a parsed document into Settings, or raise ConfigError with all its problems."""
+    problems = [*_struct_problems(document, Settings, "")]
+    if not problems:
+        settings = msgspec.convert(document, Settings)
+        problems = [*_joint_problems(settings)]
+        if not problems:
+            return settings
+    count = len(problems)
+    raise ConfigError(
+        f"{origin}: {count} problem{'s' if count > 1 else ''}: " + " | ".join(problems),
+        problems=tuple(problems),
+    )
+
+
+def _struct_problems(value: Any, struct: type[Struct], prefix: str) -> Iterator[str]:
+    """Every mistake below one table, key by key: msgspec alone stops at the first."""
+    if not isinstance(value, dict):
+        yield f"{prefix.rstrip('.') or 'document'}: expected a table, got {value!r}"
+        return
+    hints = get_type_hints(struct, include_extras=True)
+    for key in value.keys() - hints.keys():
+        near = difflib.get_close_matches(key, hints, n=1)
+        meant = f"; did you mean {near[0]}?" if near else f"; known here: {', '.join(hints)}"
+        yield f"{prefix}{key}: unknown key{meant}"
+    required = {field.name for field in msgspec.structs.fields(struct) if field.required}
+    for key in sorted(required - value.keys()):
+        yield f"{prefix}{key}: missing, and it has no default"
+    for key, hint in hints.items():
+        if key in value:
+            yield from _value_problems(value[key], hint, f"{prefix}{key}")
+
+
+def _value_problems(value: Any, hint: Any, key: str) -> Iterator[str]:
+    if isinstance(hint, type) and issubclass(hint, Struct):
+        yield from _struct_problems(value, hint, f"{key}.")
+        return
+    element = get_args(hint)[0] if get_origin(hint) is tuple else None
+    if isinstance(element, type) and issubclass(element, Struct) and isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _struct_problems(item, element, f"{key}[{index}].")
+        return
+    try:
+        msgspec.convert(value, hint)
+    except msgspec.ValidationError as error:
+        yield f"{key} = {value!r}: {_allowed(hint) or str(error)}"
+
+
+def _allowed(hint: Any) -> str:
+    """What a key takes, in words; empty when msgspec's own message says it best."""
+    if get_origin(hint) is Literal:
+        return "allowed: " + ", ".join(repr(choice) for choice in get_args(hint))
+    if get_origin(hint) is Annotated:
+        kind, *metas = get_args(hint)
+        bounds = [
+            f"{word} {limit}"
+            for meta in metas
+            for word, limit in (
+                ("at least", meta.ge),
+                ("at most", meta.le),
+                ("no shorter than", meta.min_length),
+                ("no longer than", meta.max_length),
+                ("matching", meta.pattern),
+            )
+            if limit is not None
+        ]
+        return f"expected {kind.__name__} " + ", ".join(bounds)
+    if isinstance(hint, type):
+        return f"expected {hint.__name__}"
+    parts = [_allowed(part) for part in get_args(hint)]
+    return " or ".join(part for part in parts if part)
+
+
+def _joint_problems(settings: Settings) -> Iterator[str]:
+    """Mistakes that lie between keys."""
+    server, camera = settings.server, settings.camera
+    if server.url.startswith("http://") and not (is_loopback(server.url) or server.allow_plain_http):
+        yield (
+            f"server.url = {server.url!r}: expected https (plain http only to loopback);"
+            " server.allow_plain_http = true permits it and the journal repeats it at every start"
+        )
+    if bool(server.client_cert_file) != bool(server.client_key_file):
+        yield "server.client_cert_file and server.client_key_file: expected both or neither"
+    if server.require_signed_receipts is True and not server.key_id:
+        yield "server.require_signed_receipts = true: expected server.key_id to be set with it"
+    if server.accept_plain_receipts and server.key_id:
+        yield "server.accept_plain_receipts = true: a plain server cannot sign; leave key_id empty"
+    if server.backoff_cap_s < server.backoff_base_s:
+        yield "server.backoff_cap_s: expected at least server.backoff_base_s"
+    if camera.source == "replay" and not camera.replay:
+        yield "camera.replay: expected at least one [[camera.replay]] with a path"
+    if camera.source == "v4l2" and not camera.device:
+        yield "camera.device: expected a device path for source \"v4l2\""
+    recognition = settings.recognition
+    if recognition.frames_to_give_up < recognition.frames_to_agree:
+        yield "recognition.frames_to_give_up: expected at least recognition.frames_to_agree"
+
+
+def is_loopback(url: str) -> bool:
+    """Whether a URL's host is this machine itself."""
+    host = url.split("://", 1)[-1].split("/", 1)[0].rsplit("@", 1)[-1]
+    host = host[1:].split("]", 1)[0] if host.startswith("[") else host.split(":", 1)[0]
+    return host in {"localhost", "::1"} or (
+        host.startswith("127.") and all(part.isdigit() for part in host.split("."))
+    )
+
+
+def signed_receipts_required(server: Server) -> bool:
+    """Whether a receipt without a right SIG2 leaves the event unsettled."""
+    if server.require_signed_receipts == "auto":
+        return bool(server.key_id)
+    return server.require_signed_receipts
