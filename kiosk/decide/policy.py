@@ -1,0 +1,142 @@
+"""From tracks to decisions: one for each visit, and the reason for it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from kiosk.clock import elapsed_s
+from kiosk.config import Recognition
+from kiosk.decide.gallery import Gallery, Match
+from kiosk.decide.track import Track, Tracker
+from kiosk.types import Direction, Sighting, Stamp
+
+
+class Outcome(Enum):
+    """What a visit came to."""
+
+    RECORD = "record"
+    ALREADY_RECORDED = "already recorded"
+    UNKNOWN = "unknown"
+    LOOK = "look"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decision:
+    """One visit's outcome.
+
+    `sighting` is the best usable one behind it. `person` and `score` are set when a person was
+    agreed on; `before` is when they were last recorded, for ALREADY_RECORDED.
+    """
+
+    outcome: Outcome
+    track: int
+    sighting: Sighting
+    person: str | None = None
+    score: float | None = None
+    before: Stamp | None = None
+
+
+class History(Protocol):
+    """What the repeat window asks of the queue on disk."""
+
+    def last_recorded(self, employee: str, kind: Direction | None) -> Stamp | None:
+        """When this person was last recorded in this direction, None if never."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Agreement:
+    person: str
+    score: float
+    best: Sighting
+
+
+def agree(
+    votes: Sequence[tuple[Sighting, Match | None]], rules: Recognition, threshold: float
+) -> _Agreement | None:
+    """The one person that enough of the frames name; None while there is none, or two.
+
+    A frame votes for its nearest person when the cosine reaches `threshold` and leads the second
+    by the margin. The most named must have `frames_to_agree` votes and twice those of the next.
+    """
+    named = [(s, m) for s, m in votes if m is not None and m.holds(threshold, rules.margin)]
+    ranking = Counter(m.person for _, m in named).most_common(2)
+    if not ranking or ranking[0][1] < rules.frames_to_agree:
+        return None
+    person, count = ranking[0]
+    if len(ranking) > 1 and count < 2 * ranking[1][1]:
+        return None
+    own = [(s, m) for s, m in named if m.person == person]
+    best, match = max(own, key=lambda pair: pair[1].score)
+    return _Agreement(person, match.score, best)
+
+
+class Policy:
+    """Turns the sightings of each frame into at most one decision for each visit.
+
+    `threshold` is the least cosine, from the configuration or from the model's manifest.
+    The gallery is a plain attribute: replacing it is in force at the next frame.
+    """
+
+    def __init__(
+        self,
+        rules: Recognition,
+        *,
+        threshold: float,
+        direction: Direction | None,
+        gallery: Gallery,
+        history: History,
+    ) -> None:
+        self.gallery = gallery
+        self._rules = rules
+        self._threshold = threshold
+        self._direction = direction
+        self._history = history
+        self._tracker = Tracker(gap_s=rules.visit_gap_s, min_quality=rules.min_quality)
+        self._decided: dict[int, str] = {}
+        self._looked: set[int] = set()
+
+    def decide(self, sightings: Sequence[Sighting], now: Stamp) -> list[Decision]:
+        """The decisions that this frame brings, in order of face size."""
+        seen, ended = self._tracker.follow(sightings, now)
+        for track in ended:
+            self._decided.pop(track.number, None)
+            self._looked.discard(track.number)
+        decisions = (self._of(track, now) for track in seen if track.number not in self._decided)
+        return [decision for decision in decisions if decision is not None]
+
+    def _of(self, track: Track, now: Stamp) -> Decision | None:
+        if not track.sightings:
+            return self._look(track)
+        votes = [(s, self.gallery.identify(s.embedding)) for s in track.sightings]
+        agreed = agree(votes, self._rules, self._threshold)
+        if agreed is not None:
+            return self._named(track, agreed, now)
+        if len(track.sightings) < self._rules.frames_to_give_up:
+            return self._look(track)
+        self._decided[track.number] = ""
+        best = max(track.sightings, key=lambda s: s.quality.overall)
+        return Decision(Outcome.UNKNOWN, track.number, best)
+
+    def _look(self, track: Track) -> Decision | None:
+        """Say once for each visit that a face is seen and looked at."""
+        if track.number in self._looked:
+            return None
+        self._looked.add(track.number)
+        return Decision(Outcome.LOOK, track.number, track.last)
+
+    def _named(self, track: Track, agreed: _Agreement, now: Stamp) -> Decision:
+        self._decided[track.number] = agreed.person
+        before = self._history.last_recorded(agreed.person, self._direction)
+        outcome = Outcome.RECORD
+        if before is not None and self._within_window(before, now):
+            outcome = Outcome.ALREADY_RECORDED
+        return Decision(outcome, track.number, agreed.best, agreed.person, agreed.score, before)
+
+    def _within_window(self, before: Stamp, now: Stamp) -> bool:
+        # After a clock that ran ahead, wall time may say "in the future": that is no repeat.
+        return 0.0 <= elapsed_s(before, now) < self._rules.repeat_window_s

@@ -1,0 +1,1 @@
+"""The workshop: makes and judges model files. The daemon never imports it."""

@@ -1,0 +1,133 @@
+"""What the kiosk keeps on disk, opened by exactly one process at a time."""
+
+from __future__ import annotations
+
+import base64
+import fcntl
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from kiosk.config import Settings
+from kiosk.decide.gallery import Gallery, Template
+from kiosk.errors import KioskError, OutboxLockedError, VaultError
+from kiosk.types import Embedding
+from kiosk.vault import Vault, device_id, open_vault, write_atomic
+from kiosk.wire.signing import Signer
+
+_GALLERY_CONTEXT = "gallery/1"
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The state folder, held under its lock until `close`."""
+
+    folder: Path
+    vault: Vault
+    device: str
+    signer: Signer | None
+    lock_descriptor: int
+
+    @property
+    def outbox_path(self) -> Path:
+        """The queue's database."""
+        return self.folder / "outbox.db"
+
+    def load_gallery(self) -> Gallery:
+        """The enrolled people; an empty gallery when there is no file yet.
+
+        Raises VaultError when the file does not authenticate: it is left where it is.
+        """
+        path = self.folder / "gallery.sealed"
+        try:
+            sealed = path.read_bytes()
+        except FileNotFoundError:
+            return Gallery()
+        try:
+            return _gallery_from(self.vault.unseal(sealed, _GALLERY_CONTEXT))
+        except VaultError as error:
+            raise VaultError(
+                f"{path}: expected a gallery sealed by this device, {error.message}",
+                hint="restore the file and device.secret together, or move it away and enrol again",
+            ) from error
+
+    def save_gallery(self, gallery: Gallery) -> None:
+        """Replace the gallery on disk as a whole, or leave it as it was."""
+        sealed = self.vault.seal(_gallery_bytes(gallery), _GALLERY_CONTEXT)
+        write_atomic(self.folder / "gallery.sealed", sealed)
+
+    def close(self) -> None:
+        """Give up the lock."""
+        os.close(self.lock_descriptor)
+
+
+def open_state(settings: Settings) -> State:
+    """Make the state folder if needed, take its lock, and open the keys.
+
+    Raises OutboxLockedError when another process holds it, KioskError when it cannot be written.
+    """
+    folder = Path(settings.paths.state_dir)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise KioskError(
+            f"paths.state_dir {folder}: expected a folder to write to, got {error.strerror}",
+            hint="make it writable for this user or set paths.state_dir",
+        ) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        vault = open_vault(folder)
+        key_id = settings.server.key_id
+        signer = Signer(key_id, vault.sign_key) if key_id else None
+        return State(folder, vault, device_id(folder), signer, descriptor)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise OutboxLockedError(
+            f"{folder} is held by another process",
+            hint="the daemon is running: the same command asks it when --config names its file",
+        ) from error
+    except KioskError:
+        os.close(descriptor)
+        raise
+
+
+def pack_vector(vector: np.ndarray[tuple[int], np.dtype[np.float32]]) -> str:
+    """A float32 vector as base64 of its little-endian bytes."""
+    return base64.b64encode(vector.astype("<f4").tobytes()).decode("ascii")
+
+
+def unpack_vector(text: str) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+    """The float32 vector that `pack_vector` packed."""
+    return np.frombuffer(base64.b64decode(text, validate=True), dtype="<f4").astype(np.float32)
+
+
+def template_from(document: dict[str, str]) -> Template:
+    """A template from its JSON form, as it stands in the gallery and on the control socket."""
+    embedding = Embedding(unpack_vector(document["vector"]), document["space"])
+    return Template(document["person"], embedding, document["source"])
+
+
+def template_document(template: Template) -> dict[str, str]:
+    """The JSON form of a template."""
+    return {
+        "person": template.person,
+        "space": template.embedding.space,
+        "source": template.source,
+        "vector": pack_vector(template.embedding.vector),
+    }
+
+
+def _gallery_bytes(gallery: Gallery) -> bytes:
+    documents = [template_document(template) for template in gallery.templates]
+    return json.dumps({"version": 1, "templates": documents}).encode()
+
+
+def _gallery_from(data: bytes) -> Gallery:
+    document = json.loads(data)
+    if document.get("version") != 1:
+        raise VaultError(f"gallery of version 1 expected, got {document.get('version')!r}")
+    return Gallery(template_from(entry) for entry in document["templates"])

@@ -1,0 +1,1 @@
+"""The seeing room: from pixels to embeddings, the same code for enrolment, daemon and validation."""

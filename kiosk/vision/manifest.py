@@ -1,0 +1,138 @@
+"""`manifest.toml`: which model files exist, what they are, and the hash that each must have."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from kiosk.errors import ModelError
+
+Kind = Literal["embedder", "detector"]
+
+
+class InputSpec(Struct, frozen=True, forbid_unknown_fields=True):
+    """What goes in: `(pixel - mean) * scale`, pixel in 0..255; `batch` 0 is free."""
+
+    layout: Literal["NCHW", "NHWC"]
+    channels: Literal["RGB", "BGR"]
+    width: Annotated[int, Meta(ge=16, le=1024)]
+    height: Annotated[int, Meta(ge=16, le=1024)]
+    mean: float
+    scale: float
+    batch: Annotated[int, Meta(ge=0, le=64)] = 1
+
+
+class _Listed(Struct, frozen=True, forbid_unknown_fields=True):
+    """One `[[model]]` as it stands in the file; embedders need the last block, detectors not."""
+
+    id: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9.-]*(fp32|int8)[a-z0-9.-]*$")]
+    kind: Kind
+    file: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]+$")]
+    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+    licence: str
+    source: str
+    input: InputSpec
+    size: Annotated[int, Meta(ge=0)] = 0
+    shipped: bool = False
+    purpose: str = ""
+    output: str = ""
+    dim: Annotated[int, Meta(ge=0, le=1024)] = 0
+    space: str = ""
+    alignment: str = ""
+    threshold: Annotated[float, Meta(ge=-1.0, le=1.0)] = 1.0
+    threshold_note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEntry:
+    """One model file. `size` 0 is unknown; `space` names weights and alignment together."""
+
+    id: str
+    kind: Kind
+    path: Path
+    sha256: str
+    size: int
+    licence: str
+    source: str
+    shipped: bool
+    purpose: str
+    input: InputSpec
+    output: str
+    dim: int
+    space: str
+    alignment: str
+    threshold: float
+    threshold_note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """All known models, the shipped ones first."""
+
+    entries: tuple[ModelEntry, ...]
+
+    def get(self, model_id: str, kind: Kind) -> ModelEntry:
+        """The entry of that id and kind; ModelError naming what there is instead."""
+        known = {entry.id: entry for entry in self.entries if entry.kind == kind}
+        if model_id in known:
+            return known[model_id]
+        near = difflib.get_close_matches(model_id, known, n=1)
+        raise ModelError(
+            f"{kind} model {model_id!r} is in no manifest, known: {', '.join(known)}",
+            hint=f"did you mean {near[0]}?" if near else "`kiosk models list` shows all",
+        )
+
+
+def shipped_models_dir() -> Path:
+    """Where the shipped weights are: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    installed = package / "_models"
+    return installed if installed.is_dir() else package.parent / "models"
+
+
+def load_manifest(extra_dirs: Sequence[str | Path] = ()) -> Manifest:
+    """Read the shipped manifest and those of the user's own folders.
+
+    Raises ModelError naming the file for a missing or malformed manifest and for an id used twice.
+    """
+    entries: dict[str, ModelEntry] = {}
+    for folder in (shipped_models_dir(), *map(Path, extra_dirs)):
+        for entry in _read(folder):
+            if entry.id in entries:
+                raise ModelError(
+                    f"{folder / 'manifest.toml'}: id {entry.id!r} is taken by"
+                    f" {entries[entry.id].path}",
+                    hint="give your own model another id",
+                )
+            entries[entry.id] = entry
+    return Manifest(tuple(entries.values()))
+
+
+def _read(folder: Path) -> list[ModelEntry]:
+    path = folder / "manifest.toml"
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ModelError(f"a readable manifest expected at {path}, got: {error}") from error
+    models = document.get("model")
+    if set(document) != {"model"} or not isinstance(models, list):
+        raise ModelError(f"{path}: only [[model]] tables expected, got {', '.join(document)}")
+    return [_entry(item, folder, f"{path}: model {number}") for number, item in enumerate(models)]
+
+
+def _entry(item: Any, folder: Path, where: str) -> ModelEntry:
+    try:
+        listed = msgspec.convert(item, _Listed)
+    except msgspec.ValidationError as error:
+        raise ModelError(f"{where}: {error}") from error
+    if listed.kind == "embedder" and not (listed.dim and listed.space and listed.alignment):
+        raise ModelError(f"{where}: an embedder needs dim, space and alignment")
+    fields = {name: getattr(listed, name) for name in listed.__struct_fields__ if name != "file"}
+    return ModelEntry(path=folder / listed.file, **fields)

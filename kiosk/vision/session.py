@@ -1,0 +1,104 @@
+"""Model files into running sessions: the only place that knows onnxruntime."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from kiosk.errors import ModelError
+from kiosk.vision.manifest import ModelEntry
+
+
+def verified_bytes(entry: ModelEntry) -> bytes:
+    """The file's bytes, after size and SHA-256 agree with the manifest.
+
+    The very bytes that were checked are loaded, so nobody can swap the file in between.
+    """
+    try:
+        data = entry.path.read_bytes()
+    except OSError as error:
+        hint = "reinstall" if entry.shipped else f"get it from {entry.source}"
+        raise ModelError(
+            f"model {entry.id}: file {entry.path} expected, {error.strerror}", hint=hint
+        ) from error
+    if entry.size and len(data) != entry.size:
+        raise ModelError(
+            f"model {entry.id}: {entry.path.name} is {entry.size} bytes by the manifest,"
+            f" got {len(data)}",
+            hint="the file is damaged or another one; put the right one back",
+        )
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != entry.sha256:
+        raise ModelError(
+            f"model {entry.id}: {entry.path.name} has SHA-256 {entry.sha256} by the manifest,"
+            f" got {digest}",
+            hint="the file is damaged or another one; put the right one back",
+        )
+    return data
+
+
+def _options(threads: int) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    # Left unset, onnxruntime pins threads and complains under a cpuset.
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.enable_cpu_mem_arena = False
+    options.log_severity_level = 3
+    # A kiosk idles most of the day: spinning threads would heat the board for nothing.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
+    return options
+
+
+class Session:
+    """A verified model ready to run. Raises ModelError by name for anything that does not fit."""
+
+    def __init__(self, entry: ModelEntry, threads: int) -> None:
+        data = verified_bytes(entry)
+        try:
+            self._session = ort.InferenceSession(
+                data, _options(threads), providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # noqa: BLE001 - onnxruntime raises its own unrelated classes
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ModelError(
+                f"model {entry.id}: onnxruntime {ort.__version__} cannot load"
+                f" {entry.path.name}: {reason}",
+                hint="a single self-contained ONNX file is expected, without external data",
+            ) from error
+        inputs = self._session.get_inputs()
+        if len(inputs) != 1:
+            raise ModelError(f"model {entry.id}: one input expected, got {len(inputs)}")
+        self.input_name = str(inputs[0].name)
+        self._check_input(entry, list(inputs[0].shape))
+        self.outputs = tuple(str(output.name) for output in self._session.get_outputs())
+        self.output_shapes = tuple(list(output.shape) for output in self._session.get_outputs())
+
+    def run(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """All outputs for one input of the model's own shape."""
+        result: list[NDArray[np.float32]] = self._session.run(None, {self.input_name: batch})
+        return result
+
+    @staticmethod
+    def _check_input(entry: ModelEntry, shape: list[int | str | None]) -> None:
+        spec = entry.input
+        picture = [3, spec.height, spec.width]
+        if spec.layout == "NHWC":
+            picture = [spec.height, spec.width, 3]
+        expected = [spec.batch or "any", *picture]
+        # A named or missing dimension of the file is free and takes what the manifest says.
+        fits = len(shape) == 4 and all(
+            not isinstance(got, int) or want == "any" or got == want
+            for got, want in zip(shape, expected, strict=True)
+        )
+        if not fits or (spec.batch == 0 and isinstance(shape[0], int)):
+            raise ModelError(
+                f"model {entry.id}: input {spec.layout} {expected} expected by the manifest,"
+                f" the file takes {shape}",
+                hint="mend layout, width, height or batch of this model in manifest.toml",
+            )
