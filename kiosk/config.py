@@ -52,6 +52,11 @@ class Replay(Struct, frozen=True, forbid_unknown_fields=True):
     """Recompress every frame at this quality; 0 leaves it as it is."""
     seconds: Annotated[float, Meta(ge=0.5, le=3600.0)] = 5.0
     """Length of the walk-up made from a still."""
+    focus_x: Share = 0.5
+    """Where the walk-up of a still goes, as a share of its width."""
+    focus_y: Share = 0.33
+    zoom: Annotated[float, Meta(ge=1.0, le=8.0)] = 2.0
+    """How much nearer than the whole picture the walk-up of a still comes."""
 
 
 class Camera(Struct, frozen=True, forbid_unknown_fields=True):

@@ -56,6 +56,13 @@ def ask(runtime_dir: str, operation: str, **arguments: Any) -> dict[str, Any]:
     return reply
 
 
+def daemon_listens(runtime_dir: str) -> bool:
+    """Whether somebody accepts connections at the control socket."""
+    with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as connection:
+        connection.settimeout(_TIMEOUT_S)
+        return connection.connect_ex(str(socket_path(runtime_dir))) == 0
+
+
 class ControlServer:
     """Answers one connection at a time from a thread of its own."""
 

@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from kiosk.errors import VaultError
 
-SECRET_FILE = "device.secret"
+KEY_FILE = "device.secret"
 ID_FILE = "device.id"
 SECRET_BYTES = 32
 TAG_BYTES = 16
@@ -76,7 +76,7 @@ class Vault:
             raise VaultError(
                 f"{context}: expected bytes sealed here for this purpose, got ones that do not"
                 " authenticate",
-                hint=f"the bytes are damaged, or {SECRET_FILE} is another device's",
+                hint=f"the bytes are damaged, or {KEY_FILE} is another device's",
             ) from cause
 
     def tag(self, text: str, label: str) -> bytes:
@@ -94,7 +94,7 @@ def open_vault(state_dir: Path) -> Vault:
 
     VaultError if the secret is not a plain file of 32 bytes that only this user can read.
     """
-    path = state_dir / SECRET_FILE
+    path = state_dir / KEY_FILE
     secret = _read_or_create(path, lambda: os.urandom(SECRET_BYTES))
     if len(secret) != SECRET_BYTES:
         raise VaultError(
@@ -152,21 +152,28 @@ def _read_or_create(path: Path, make: Callable[[], bytes]) -> bytes:
 def _read_private(path: Path) -> bytes:
     # O_NONBLOCK: a pipe in its place must not hang the start.
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    with os.fdopen(os.open(path, flags), "rb") as file:
-        facts = os.fstat(file.fileno())
-        if not stat.S_ISREG(facts.st_mode):
-            raise VaultError(f"{path}: expected a plain file, got something else")
-        if facts.st_uid != os.geteuid():
-            raise VaultError(
-                f"{path}: expected an owner of user id {os.geteuid()}, got {facts.st_uid}",
-                hint="run as the kiosk's own user",
-            )
-        if facts.st_mode & 0o077:
-            raise VaultError(
-                f"{path}: expected mode 0600, got {stat.S_IMODE(facts.st_mode):04o}",
-                hint=f"others may have read it; chmod 600 {path}",
-            )
-        return file.read(_MAX_SMALL_FILE)
+    descriptor = os.open(path, flags)
+    try:
+        _check_private(path, os.fstat(descriptor))
+        return os.read(descriptor, _MAX_SMALL_FILE)
+    finally:
+        os.close(descriptor)
+
+
+def _check_private(path: Path, facts: os.stat_result) -> None:
+    """Refuse what others could have read or put there."""
+    if not stat.S_ISREG(facts.st_mode):
+        raise VaultError(f"{path}: expected a plain file, got something else")
+    if facts.st_uid != os.geteuid():
+        raise VaultError(
+            f"{path}: expected an owner of user id {os.geteuid()}, got {facts.st_uid}",
+            hint="run as the kiosk's own user",
+        )
+    if facts.st_mode & 0o077:
+        raise VaultError(
+            f"{path}: expected mode 0600, got {stat.S_IMODE(facts.st_mode):04o}",
+            hint=f"others may have read it; chmod 600 {path}",
+        )
 
 
 @contextlib.contextmanager

@@ -84,13 +84,13 @@ def decode(fields: Mapping[str, object]) -> NDArray[np.float64]:
     """
     dim = _dim_field(fields)
     meta = _text_field(fields, "F2_META", "the text dim|bits|scale|zeroPoint")
+    scale, zero_point, is_integer = _read_meta(meta, dim)
     data = _data_bytes(_text_field(fields, "F2_DATA", f"base64 of {dim} bytes"), dim)
     levels = np.frombuffer(data, dtype=np.uint8).astype(np.float64)
-    scale, zero_point, is_integer = _read_meta(meta, dim)
     values = (levels - zero_point) * scale if is_integer else levels * scale + zero_point
     if float(np.ptp(values)) == 0.0:
         raise TokenError(
-            "F2_DATA: expected values that differ, got one value throughout",
+            "F2_DATA, F2_META: expected values that differ, got one value throughout",
             hint="a constant vector is no embedding",
         )
     return values
@@ -107,7 +107,8 @@ def _checked(vector: NDArray[Any]) -> NDArray[np.float64]:
     if not np.isfinite(vector).all():
         raise EmbeddingError("a token holds finite values, got some that are not")
     # In the vector's own precision, as Embedding does: what is an embedding there is one here.
-    norm = float(np.linalg.norm(vector))
+    with np.errstate(over="ignore"):
+        norm = float(np.linalg.norm(vector))
     if not abs(norm - 1.0) <= _NORM_TOLERANCE:
         raise EmbeddingError(
             f"a token holds a vector of length 1, got {norm:.4g}", hint="normalise it first"

@@ -1,7 +1,7 @@
 """JSON in, by the letter of I-JSON (RFC 7493); JSON out, in the canonical form of RFC 8785.
 
 Both ends must see the same value in the same bytes, or a signature means nothing: a key given
-twice, a number that a double cannot hold and text that is not Unicode are refused on the way in.
+twice, a number beyond the doubles and text that is not Unicode are refused on the way in.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import rfc8785
 
 from kiosk.errors import MessageError, WireError
 
-# RFC 7493 section 2.2: beyond 2**53 - 1 a double no longer tells two integers apart.
+# Beyond it a double no longer tells two integers apart, and JSON numbers are doubles (RFC 7493).
 _LARGEST_INTEGER = 2**53 - 1
 _QUOTED_CHARACTERS = 60
 
@@ -26,7 +26,7 @@ def read_object(body: bytes, error: type[WireError]) -> dict[str, Any]:
         value = json.loads(
             body.decode("utf-8"),
             object_pairs_hook=_unique,
-            parse_int=_integer,
+            parse_int=_number,
             parse_float=_finite,
             parse_constant=_refuse_constant,
         )
@@ -65,15 +65,14 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(fields) != len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {quoted(twice)} twice")
+        raise ValueError(f"the key {quoted(twice[:16])} twice")
     return fields
 
 
-def _integer(text: str) -> int:
-    # The length goes first: int() of a million digits takes seconds.
-    if len(text) > len(f"-{_LARGEST_INTEGER}") or abs(int(text)) > _LARGEST_INTEGER:
-        raise ValueError("an integer beyond 2**53 - 1")
-    return int(text)
+def _number(text: str) -> int | float:
+    """Read an integer; a larger one as the double that a JavaScript reader makes of it."""
+    value = _finite(text)
+    return int(text) if abs(value) <= _LARGEST_INTEGER else value
 
 
 def _finite(text: str) -> float:

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from kiosk.errors import MessageError
 from kiosk.types import Direction, Punch, Stamp, Trust
 from kiosk.wire import f2
-from kiosk.wire.eventid import is_event_id
+from kiosk.wire.eventid import ANY_UUID, is_event_id
 from kiosk.wire.jsontext import canonical, quoted, read_object
-from kiosk.wire.signing import Signer
+from kiosk.wire.signing import KEY_ID, KEY_ID_EXPECTED, Signer
 
 VERSION = "1"
 PRESENT = "PRESENT"
@@ -35,11 +35,7 @@ _RULES: dict[str, tuple[re.Pattern[str], str]] = {
     name: (re.compile(pattern), expected)
     for name, pattern, expected in (
         ("V1", VERSION, f'the text "{VERSION}"'),
-        (
-            "A1",
-            r"[0-9a-f]{8}-[0-9a-f]{4}-[1-8][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}",
-            "a UUID in lower case",
-        ),
+        ("A1", ANY_UUID, "a UUID in lower case"),
         ("A2", "IN|OUT", "IN or OUT"),
         ("D1", r"[!-~]{1,64}", "1..64 ASCII characters without spaces"),
         (
@@ -61,7 +57,7 @@ _RULES: dict[str, tuple[re.Pattern[str], str]] = {
             "epoch:number without leading zeros",
         ),
         ("CLK", "synced|corrected|estimated", "synced, corrected or estimated"),
-        ("K1", r"[A-Za-z0-9._-]{1,64}", "1..64 letters, digits, '.', '_' or '-'"),
+        ("K1", KEY_ID, KEY_ID_EXPECTED),
         ("SIG1", r"[A-Za-z0-9+/]{43}=", "base64 of 32 bytes"),
     )
 }
@@ -180,7 +176,7 @@ def _check(fields: Mapping[str, object]) -> None:
         value = fields[name]
         if not isinstance(value, str) or not pattern.fullmatch(value):
             # Who was meant is nobody's business in a journal.
-            came = f"a {type(value).__name__} that is not" if name == "E1" else quoted(value)
+            came = f"another {type(value).__name__}" if name == "E1" else quoted(value)
             raise MessageError(f"{name}: expected {expected}, got {came}")
     if ("K1" in fields) != ("SIG1" in fields):
         raise MessageError("K1, SIG1: expected both or neither, got one")

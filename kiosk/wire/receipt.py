@@ -55,6 +55,8 @@ def _read(body: bytes) -> dict[str, object]:
         raise ReceiptError(
             f"expected a receipt of at most {MAX_BYTES} bytes, got {len(body)}: {_shown(body)}"
         )
+    if not body.strip():
+        raise ReceiptError("expected a receipt, got an empty body")
     try:
         return read_object(body, ReceiptError)
     except ReceiptError as cause:

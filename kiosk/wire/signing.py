@@ -13,7 +13,8 @@ from kiosk.errors import WireError
 from kiosk.wire.jsontext import canonical, quoted
 
 KEY_BYTES = 32
-_KEY_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+KEY_ID = r"[A-Za-z0-9._-]{1,64}"
+KEY_ID_EXPECTED = "1..64 letters, digits, '.', '_' or '-'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +25,8 @@ class Signer:
     key: bytes = field(repr=False)
 
     def __post_init__(self) -> None:
-        if not _KEY_ID.fullmatch(self.key_id):
-            raise WireError(
-                "K1: expected a key id of 1..64 letters, digits, '.', '_' or '-',"
-                f" got {quoted(self.key_id)}"
-            )
+        if not re.fullmatch(KEY_ID, self.key_id):
+            raise WireError(f"K1: expected {KEY_ID_EXPECTED}, got {quoted(self.key_id)}")
         if len(self.key) != KEY_BYTES:
             raise WireError(f"expected a sign key of {KEY_BYTES} bytes, got {len(self.key)}")
 

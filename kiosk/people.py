@@ -1,0 +1,120 @@
+"""Enrolment and removal in the running daemon, or without one, through the same functions."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+from kiosk.decide.gallery import Gallery, Template
+from kiosk.errors import GalleryError
+from kiosk.state import State, template_document, template_from
+
+log = logging.getLogger(__name__)
+
+_PERSON = re.compile(r"[^\x00-\x1f\x7f]{1,64}")
+
+
+class HoldsGallery(Protocol):
+    """Whoever matches against the gallery: replacing the attribute is in force at once."""
+
+    gallery: Gallery
+
+
+class People:
+    """The gallery on disk and in memory, changed together: disk first."""
+
+    def __init__(self, state: State, holder: HoldsGallery, space: str) -> None:
+        self._state = state
+        self._holder = holder
+        self._space = space
+        self._lock = threading.Lock()
+
+    def enrol(self, templates: Iterable[Template]) -> dict[str, Any]:
+        """Add templates; GalleryError for another model's space or an unusable name."""
+        templates = list(templates)
+        for template in templates:
+            self._check(template)
+        with self._lock:
+            gallery = self._holder.gallery.added(templates)
+            self._replace(gallery)
+        people = sorted({template.person for template in templates})
+        for person in people:
+            log.info("gallery.enrolled", extra={"fields": {"employee": person}})
+        return {"people": {person: gallery.people()[person] for person in people}}
+
+    def remove(self, person: str) -> dict[str, Any]:
+        """Forget a person; GalleryError when nobody has that name."""
+        with self._lock:
+            self._replace(self._holder.gallery.removed(person))
+        log.info("gallery.removed", extra={"fields": {"employee": person}})
+        return {"removed": person}
+
+    def listing(self) -> dict[str, Any]:
+        """Who is enrolled, with how many faces, and in which spaces."""
+        gallery = self._holder.gallery
+        return {"people": gallery.people(), "spaces": gallery.spaces, "space": self._space}
+
+    def show(self, person: str) -> dict[str, Any]:
+        """One person's templates without their vectors."""
+        mine = [t for t in self._holder.gallery.templates if t.person == person]
+        if not mine:
+            raise GalleryError(
+                f"nobody is enrolled as {person!r}", hint="`kiosk gallery list` shows who is"
+            )
+        faces = [{"space": t.embedding.space, "source": t.source} for t in mine]
+        return {"person": person, "faces": faces}
+
+    def verify(self) -> dict[str, Any]:
+        """Read the sealed file again and hold it against what is in memory."""
+        on_disk = [template_document(t) for t in self._state.load_gallery().templates]
+        in_memory = [template_document(t) for t in self._holder.gallery.templates]
+        if on_disk != in_memory:
+            raise GalleryError(
+                f"the sealed file holds {len(on_disk)} faces as expected by memory's"
+                f" {len(in_memory)}: they differ",
+                hint="restart the daemon; what is on disk is then in force",
+            )
+        return {"faces": len(on_disk), "people": len(self._holder.gallery.people())}
+
+    def handlers(self) -> dict[str, Callable[[dict[str, Any]], dict[str, Any]]]:
+        """The control socket's operations on people."""
+        return {
+            "enrol": lambda request: self.enrol(template_from(t) for t in request["templates"]),
+            "gallery.list": lambda _: self.listing(),
+            "gallery.show": lambda request: self.show(str(request["person"])),
+            "gallery.remove": lambda request: self.remove(str(request["person"])),
+            "gallery.verify": lambda _: self.verify(),
+        }
+
+    def warn_of_other_spaces(self) -> None:
+        """Say at start who cannot be recognised, because another model made their templates."""
+        others = [s for s in self._holder.gallery.spaces if s != self._space]
+        if others:
+            log.error(
+                "gallery.other_model",
+                extra={
+                    "fields": {
+                        "spaces": ",".join(others),
+                        "in_use": self._space,
+                        "meaning": "people enrolled with another model are not recognised",
+                    }
+                },
+            )
+
+    def _check(self, template: Template) -> None:
+        if not _PERSON.fullmatch(template.person):
+            raise GalleryError(
+                f"a person's id has 1 to 64 printable characters, got {template.person!r}"
+            )
+        if template.embedding.space != self._space:
+            raise GalleryError(
+                f"a face of space {self._space} expected, got {template.embedding.space}",
+                hint="enrol with the model that the daemon uses",
+            )
+
+    def _replace(self, gallery: Gallery) -> None:
+        self._state.save_gallery(gallery)
+        self._holder.gallery = gallery

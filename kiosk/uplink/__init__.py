@@ -1,0 +1,1 @@
+"""The uplink: one event after the other to the attendance server, until it has said so."""

@@ -1,0 +1,148 @@
+"""Frame to sightings: detect, align, measure, embed. One way for enrolment, daemon and validation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from kiosk.clock import NS_PER_S, Clock
+from kiosk.config import Models
+from kiosk.errors import EmbeddingError, PictureError
+from kiosk.types import Embedding, Frame, Pixels, Quality, Sighting
+from kiosk.vision.align import align
+from kiosk.vision.blazeface import BlazeFace, Detection, tiles
+from kiosk.vision.embed import Embedder, open_embedder
+from kiosk.vision.manifest import load_manifest
+from kiosk.vision.quality import measure
+from kiosk.vision.session import Session
+
+# More people than this do not stand before a kiosk; a poster of a crowd must not stall it.
+_MOST_FACES = 64
+_MOST_FACES_LIVE = 4
+# Of the tiles of an empty frame only so many are searched, the next ones at the next frame.
+_TILES_A_FRAME = 3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FoundFace:
+    """One face of a picture: where it is, its 112x112 crop, how usable it is, its embedding."""
+
+    detection: Detection
+    aligned: Pixels
+    quality: Quality
+    embedding: Embedding
+
+
+class FacePipeline:
+    """Detector and embedder together. Not for several threads at once."""
+
+    def __init__(
+        self,
+        detector: BlazeFace,
+        embedder: Embedder,
+        *,
+        clock: Clock,
+        record: Callable[[str, float], None],
+    ) -> None:
+        self._detector = detector
+        self._embedder = embedder
+        self._clock = clock
+        self._record = record
+        self._next_tile = 0
+
+    @property
+    def model_id(self) -> str:
+        """The embedder's file."""
+        return self._embedder.id
+
+    @property
+    def space(self) -> str:
+        """The embedding space."""
+        return self._embedder.space
+
+    @property
+    def threshold(self) -> float:
+        """The manifest's match threshold."""
+        return self._embedder.threshold
+
+    def faces(self, pixels: Pixels) -> list[FoundFace]:
+        """Every face of a picture, the largest first, at most 64."""
+        found = sorted(self._detector.detect(pixels), key=lambda d: -d.area)[:_MOST_FACES]
+        return self._embedded(pixels, found)
+
+    def embed_aligned(self, crop: Pixels) -> Embedding:
+        """The embedding of a crop that is aligned already."""
+        return self._embedder.embed(crop)
+
+    def sightings(self, frame: Frame) -> tuple[Sighting, ...]:
+        """The faces of one camera frame, the largest four.
+
+        An empty large frame is searched in tiles, a few at each frame, so that a small face is
+        found within a second and an empty corridor costs a bounded amount.
+        """
+        began = self._clock.boottime_ns()
+        found = self._detector.detect_whole(frame.pixels) or self._some_tiles(frame.pixels)
+        self._note("detect", began)
+        found = sorted(found, key=lambda d: -d.area)[:_MOST_FACES_LIVE]
+        return tuple(
+            Sighting(
+                embedding=face.embedding,
+                box=face.detection.box,
+                landmarks=face.detection.landmarks,
+                score=face.detection.score,
+                quality=face.quality,
+                liveness=None,
+                seen=frame.seen,
+            )
+            for face in self._embedded(frame.pixels, found)
+        )
+
+    def _some_tiles(self, pixels: Pixels) -> list[Detection]:
+        height, width = pixels.shape[:2]
+        # At 640x480 the whole frame already shows faces from 60 pixels on: tiles are for more.
+        if max(width, height) <= 640:
+            return []
+        every = tiles(width, height)
+        chosen = [every[(self._next_tile + n) % len(every)] for n in range(_TILES_A_FRAME)]
+        found = self._detector.detect_tiles(pixels, chosen)
+        if not found:
+            self._next_tile = (self._next_tile + _TILES_A_FRAME) % len(every)
+        return found
+
+    def _embedded(self, pixels: Pixels, found: list[Detection]) -> list[FoundFace]:
+        faces = []
+        for detection in found:
+            began = self._clock.boottime_ns()
+            try:
+                aligned = align(pixels, detection.landmarks)
+            except PictureError:
+                # Landmarks that fall together belong to no face.
+                continue
+            quality = measure(pixels, aligned, detection)
+            self._note("align", began)
+            began = self._clock.boottime_ns()
+            try:
+                embedding = self._embedder.embed(aligned)
+            except EmbeddingError as error:
+                raise EmbeddingError(f"model {self.model_id}: {error}") from error
+            self._note("embed", began)
+            faces.append(FoundFace(detection, aligned, quality, embedding))
+        return faces
+
+    def _note(self, stage: str, began_ns: int) -> None:
+        self._record(stage, (self._clock.boottime_ns() - began_ns) * 1000 / NS_PER_S)
+
+
+def open_pipeline(
+    models: Models, *, clock: Clock, record: Callable[[str, float], None]
+) -> FacePipeline:
+    """Load and verify both models; ModelError by name for anything amiss.
+
+    `record(stage, milliseconds)` is called for "detect", "align" and "embed".
+    """
+    manifest = load_manifest(models.extra_dirs)
+    entry = manifest.get(models.detector, "detector")
+    # One thread: at 128 pixels a second one costs more than it brings.
+    detector = BlazeFace(entry, Session(entry, 1), models.detection_score)
+    embedder = open_embedder(manifest, models.embedder, models.threads)
+    return FacePipeline(detector, embedder, clock=clock, record=record)

@@ -1,0 +1,43 @@
+"""Fixtures that several folders share; no test reaches beyond this machine."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The checkout."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of evaluation data beside the checkout."""
+    folder = REPOSITORY.parent / "shared"
+    if not folder.is_dir():
+        pytest.skip("../shared is absent")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def people() -> Path:
+    """The demonstration photographs."""
+    return REPOSITORY / "kiosk" / "demo" / "people"
+
+
+@pytest.fixture(autouse=True)
+def only_loopback(monkeypatch):
+    """No test may connect to another machine."""
+    connect = socket.socket.connect
+
+    def guarded(self, address):
+        host = address[0] if isinstance(address, tuple) else "127.0.0.1"
+        if host not in {"127.0.0.1", "::1", "localhost"} and not str(host).startswith("127."):
+            raise AssertionError(f"a test tried to reach {address}; only loopback is allowed")
+        return connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
