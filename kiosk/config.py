@@ -250,7 +250,9 @@ def _allowed(hint: Any) -> str:
 def _joint_problems(settings: Settings) -> Iterator[str]:
     """Mistakes that lie between keys."""
     server, camera = settings.server, settings.camera
-    if server.url.startswith("http://") and not (is_loopback(server.url) or server.allow_plain_http):
+    if server.url.startswith("http://") and not (
+        is_loopback(server.url) or server.allow_plain_http
+    ):
         yield (
             f"server.url = {server.url!r}: expected https (plain http only to loopback);"
             " server.allow_plain_http = true permits it and the journal repeats it at every start"
@@ -266,7 +268,7 @@ def _joint_problems(settings: Settings) -> Iterator[str]:
     if camera.source == "replay" and not camera.replay:
         yield "camera.replay: expected at least one [[camera.replay]] with a path"
     if camera.source == "v4l2" and not camera.device:
-        yield "camera.device: expected a device path for source \"v4l2\""
+        yield 'camera.device: expected a device path for source "v4l2"'
     recognition = settings.recognition
     if recognition.frames_to_give_up < recognition.frames_to_agree:
         yield "recognition.frames_to_give_up: expected at least recognition.frames_to_agree"

@@ -1,28 +1,28 @@
 """The one error tree. Each class decides the fate of the work at hand and carries a hint.
 
-    KioskError
-    ├── UserError                 the person at the keyboard can mend it (exit status 2)
-    │   ├── ConfigError           a configuration file does not check
-    │   ├── PictureError          a file is no picture, or no usable one
-    │   └── GalleryError          unknown person, another model's gallery, too like somebody else
-    ├── ModelError                a model file is missing, damaged or not what the manifest says
-    ├── EmbeddingError            a vector that is no embedding (constant, not finite, empty)
-    │   └── SpaceMismatchError    two embeddings of different spaces were to be compared
-    ├── WireError                 bytes that are not what the protocol says
-    │   ├── TokenError            an F2 token
-    │   ├── MessageError          an attendance message
-    │   └── ReceiptError          a server's reply
-    ├── VaultError                sealed bytes that do not authenticate, a key that cannot be had
-    ├── CameraError               no frame came
-    ├── OutboxError               the queue on disk
-    │   ├── OutboxLockedError     another process owns it
-    │   ├── OutboxFullError       no space: nothing was recorded
-    │   └── OutboxBrokenError     input/output failed: what is on disk is uncertain, restart
-    ├── UplinkError               the event was not settled
-    │   ├── LinkDownError         no answer, or one that asks to try again
-    │   ├── UplinkPausedError     the server refuses this kiosk, not this event
-    │   └── EventRefusedError     the server refuses this event
-    └── ControlError              the running daemon could not be asked
+KioskError
+├── UserError                 the person at the keyboard can mend it (exit status 2)
+│   ├── ConfigError           a configuration file does not check
+│   ├── PictureError          a file is no picture, or no usable one
+│   └── GalleryError          unknown person, another model's gallery, too like somebody else
+├── ModelError                a model file is missing, damaged or not what the manifest says
+├── EmbeddingError            a vector that is no embedding (constant, not finite, empty)
+│   └── SpaceMismatchError    two embeddings of different spaces were to be compared
+├── WireError                 bytes that are not what the protocol says
+│   ├── TokenError            an F2 token
+│   ├── MessageError          an attendance message
+│   └── ReceiptError          a server's reply
+├── VaultError                sealed bytes that do not authenticate, a key that cannot be had
+├── CameraError               no frame came
+├── OutboxError               the queue on disk
+│   ├── OutboxLockedError     another process owns it
+│   ├── OutboxFullError       no space: nothing was recorded
+│   └── OutboxBrokenError     input/output failed: what is on disk is uncertain, restart
+├── UplinkError               the event was not settled
+│   ├── LinkDownError         no answer, or one that asks to try again
+│   ├── UplinkPausedError     the server refuses this kiosk, not this event
+│   └── EventRefusedError     the server refuses this event
+└── ControlError              the running daemon could not be asked
 """
 
 from __future__ import annotations

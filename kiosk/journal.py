@@ -72,9 +72,7 @@ class Facts(logging.Filter):
         """Replace the record's fields by what may be written."""
         fields: Mapping[str, Any] = getattr(record, "fields", {})
         record.fields = {
-            key: _plain(value)
-            for key, value in fields.items()
-            if key != "employee" or self._names
+            key: _plain(value) for key, value in fields.items() if key != "employee" or self._names
         }
         return True
 
@@ -123,7 +121,9 @@ class NativeHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """One journal entry: MESSAGE, PRIORITY, KIOSK_EVENT and a KIOSK_ field for each fact."""
-        fields = {f"KIOSK_{key.upper()}": str(v) for key, v in getattr(record, "fields", {}).items()}
+        fields = {
+            f"KIOSK_{key.upper()}": str(v) for key, v in getattr(record, "fields", {}).items()
+        }
         line = self.format(record)
         message = line.split(">", 1)[1] if line.startswith("<") else line
         self._send(

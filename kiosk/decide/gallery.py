@@ -51,7 +51,8 @@ class Gallery:
     def __init__(self, templates: Iterable[Template] = ()) -> None:
         self.templates = tuple(templates)
         self._shelves: Mapping[str, _Shelf] = {
-            space: self._shelf(space) for space in sorted({t.embedding.space for t in self.templates})
+            space: self._shelf(space)
+            for space in sorted({t.embedding.space for t in self.templates})
         }
 
     def _shelf(self, space: str) -> _Shelf:

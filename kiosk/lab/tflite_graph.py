@@ -20,9 +20,7 @@ from kiosk.errors import ModelError
 
 OPSET = 17
 _OPERATORS = {
-    number: name
-    for name, number in vars(tflite.BuiltinOperator).items()
-    if isinstance(number, int)
+    number: name for name, number in vars(tflite.BuiltinOperator).items() if isinstance(number, int)
 }
 _DTYPES = {
     tflite.TensorType.FLOAT32: np.float32,

@@ -1,119 +1,153 @@
-"""One SQLite connection as the outbox wants it: settings proven, errors named, transactions whole."""
+"""One SQLite connection as the outbox needs it: settings proven, errors named, all or nothing."""
 
 from __future__ import annotations
 
-import secrets
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from kiosk.errors import OutboxBrokenError, OutboxError, OutboxFullError, OutboxLockedError
-from kiosk.outbox.schema import MIGRATIONS, PRAGMAS
+from kiosk.outbox.schema import APPLICATION_ID, LOCKING_MODE, MIGRATIONS, PRAGMAS
 
-
-def named(error: sqlite3.Error, path: Path) -> OutboxError:
-    """The outbox's own error for one of SQLite's."""
-    name = str(getattr(error, "sqlite_errorname", "") or type(error).__name__)
-    if name.startswith("SQLITE_FULL"):
-        return OutboxFullError(
-            f"{path}: no space left, nothing was recorded", hint="free space on this disk"
-        )
-    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-        return OutboxLockedError(
-            f"{path} is held by another process", hint="stop it, or ask the running daemon"
-        )
-    if name.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM")):
-        return OutboxError(
-            f"{path}: a file to write to expected, SQLite says {error}",
-            hint="make the folder writable for this user or set paths.state_dir",
-        )
-    if name.startswith("SQLITE_NOTADB"):
-        return OutboxBrokenError(
-            f"{path}: an outbox expected, the file is something else",
-            hint="move it away; it is never deleted",
-        )
-    return OutboxBrokenError(f"{path}: {name}: {error}", hint="the file is read anew at a restart")
+# The low byte of SQLite's extended result codes (https://www.sqlite.org/rescode.html).
+_PRIMARY_CODE = 0xFF
 
 
 class Database:
-    """The connection. Used by one thread only; the file is open to nobody else meanwhile."""
+    """The connection. Made, used and closed by one thread; meanwhile the file is nobody else's.
+
+    After an OutboxBrokenError every further transaction is refused with the same error: pages may
+    be clean in memory and absent from the disk, so that only a new process sees what is there.
+    """
 
     def __init__(self, path: Path) -> None:
+        """Open or make the file and bring it to the newest version.
+
+        OutboxLockedError: another process has it open. OutboxError: it cannot be opened for
+        writing, or is another program's or a later kiosk's. OutboxBrokenError: it is damaged.
+        """
         self._path = path
+        self._broken: OutboxBrokenError | None = None
+        _make_private_file(path)
+        with self._errors_named():
+            # No waiting for a lock: its holder keeps it for as long as it runs.
+            self._connection = sqlite3.connect(path, isolation_level=None, timeout=0.0)
         try:
-            self._connection = sqlite3.connect(
-                path, isolation_level=None, check_same_thread=False, timeout=0.2
-            )
-            path.chmod(0o600)
-        except sqlite3.Error as error:
-            raise named(error, path) from error
-        try:
-            self._prove_settings()
+            with self._errors_named():
+                self._set(*LOCKING_MODE)
+                self._check_ours()
+                for pragma in PRAGMAS:
+                    self._set(*pragma)
             self._migrate()
-        except (sqlite3.Error, OutboxError) as error:
+        except BaseException:
             self._connection.close()
-            raise named(error, path) if isinstance(error, sqlite3.Error) else error from error
-
-    def _prove_settings(self) -> None:
-        for name, value, expected in PRAGMAS:
-            self._connection.execute(f"PRAGMA {name} = {value}").fetchone()
-            got = self._connection.execute(f"PRAGMA {name}").fetchone()
-            if str(got[0]).lower() != expected:
-                raise OutboxBrokenError(
-                    f"{self._path}: PRAGMA {name} {expected} expected, got {got[0]}",
-                    hint="this SQLite or file system cannot hold the queue safely",
-                )
-
-    def _migrate(self) -> None:
-        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-        if version > len(MIGRATIONS):
-            raise OutboxError(
-                f"{self._path}: version {len(MIGRATIONS)} or older expected, got {version}",
-                hint="a newer kiosk wrote this file; run that one",
-            )
-        for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
-            with self.transaction():
-                for statement in script.split(";"):
-                    if statement.strip():
-                        self._connection.execute(statement)
-                if number == 1:
-                    epoch = secrets.token_hex(4)
-                    self._connection.execute("INSERT INTO identity VALUES (1, ?)", (epoch,))
-                # The record of a step commits with the step.
-                self._connection.execute(f"PRAGMA user_version = {number}")
-
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """BEGIN IMMEDIATE .. COMMIT; rolled back on any error, SQLite's own errors named."""
-        try:
-            self._connection.execute("BEGIN IMMEDIATE")
-            yield
-            self._connection.execute("COMMIT")
-        except BaseException as error:
-            # SQLite rolls back by itself on some errors; then there is nothing left to undo.
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
-            if isinstance(error, sqlite3.Error):
-                raise named(error, self._path) from error
             raise
 
-    def row(self, query: str, *values: Any) -> tuple[Any, ...] | None:
-        """The first row of a query, None if there is none."""
-        try:
-            result: tuple[Any, ...] | None = self._connection.execute(query, values).fetchone()
-        except sqlite3.Error as error:
-            raise named(error, self._path) from error
-        return result
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """BEGIN IMMEDIATE .. COMMIT; on any error rolled back as a whole.
 
-    def change(self, statement: str, *values: Any) -> int:
-        """Run a statement inside a transaction; how many rows it changed."""
-        return self._connection.execute(statement, values).rowcount
+        OutboxFullError: nothing was changed. OutboxBrokenError: it is not known what is on disk.
+        """
+        if self._broken is not None:
+            raise self._broken
+        with self._errors_named():
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+                self._connection.execute("COMMIT")
+            finally:
+                # Not after a COMMIT, nor where SQLite has rolled back by itself (full disk).
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
 
     def close(self) -> None:
-        """Close the file; the write-ahead log is folded in."""
-        try:
+        """Close the file; its write-ahead log is folded in."""
+        with self._errors_named():
             self._connection.close()
+
+    def _set(self, name: str, value: str, expected: object) -> None:
+        """Set a pragma and read it back: SQLite ignores silently what it cannot do."""
+        self._connection.execute(f"PRAGMA {name} = {value}").fetchall()
+        row = self._connection.execute(f"PRAGMA {name}").fetchone()
+        # No row at all: this SQLite was built without memory mapping, which is what is wanted.
+        got = 0 if row is None and name == "mmap_size" else row and row[0]
+        if got != expected:
+            raise OutboxBrokenError(
+                f"{self._path}: expected PRAGMA {name} to become {expected}, got {got}",
+                hint="this SQLite or file system cannot keep the queue safely; use a local disk",
+            )
+
+    def _check_ours(self) -> None:
+        """Refuse another program's database before anything in it is changed."""
+        version = self._pragma("user_version")
+        (tables,) = self._connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        if self._pragma("application_id") != (APPLICATION_ID if tables or version else 0):
+            raise OutboxError(
+                f"{self._path}: expected an outbox, got another program's database",
+                hint="move it away or set paths.state_dir; nothing in it was changed",
+            )
+        if version > len(MIGRATIONS):
+            raise OutboxError(
+                f"{self._path}: expected version {len(MIGRATIONS)} or older, got {version}",
+                hint="a later kiosk wrote it: run that version",
+            )
+
+    def _pragma(self, name: str) -> int:
+        (value,) = self._connection.execute(f"PRAGMA {name}").fetchone()
+        return int(value)
+
+    def _migrate(self) -> None:
+        applied = self._pragma("user_version")
+        for version, statements in enumerate(MIGRATIONS[applied:], start=applied + 1):
+            with self.transaction() as connection:
+                for statement in statements:
+                    connection.execute(statement)
+                # The record of a step commits with the step.
+                connection.execute(f"PRAGMA user_version = {version}")
+
+    @contextmanager
+    def _errors_named(self) -> Iterator[None]:
+        try:
+            yield
         except sqlite3.Error as error:
-            raise named(error, self._path) from error
+            named = _named(error, self._path)
+            if isinstance(named, OutboxBrokenError):
+                self._broken = named
+            raise named from error
+
+
+def _make_private_file(path: Path) -> None:
+    """Make sure that the file is there and can be written; the log beside it takes its mode."""
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise OutboxError(
+            f"{path}: expected a file that can be written, got: {error.strerror}",
+            hint="make its folder writable for this user, or set paths.state_dir",
+        ) from error
+
+
+def _named(error: sqlite3.Error, path: Path) -> OutboxError:
+    """Return the outbox's own error for one of SQLite's; what is not known to be harmless stops."""
+    # Errors of the Python module itself carry no code of SQLite's.
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & _PRIMARY_CODE
+    if code == sqlite3.SQLITE_FULL:
+        return OutboxFullError(f"{path}: no space left, nothing was recorded", hint="free space")
+    if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+        return OutboxLockedError(
+            f"{path}: expected to be its only user, another process has it open",
+            hint="stop the other kiosk, or ask the running one",
+        )
+    if code == sqlite3.SQLITE_NOTADB:
+        return OutboxBrokenError(
+            f"{path}: expected an outbox, got a file that is no database",
+            hint="move it away and keep it; a new one is made at the next start",
+        )
+    name = getattr(error, "sqlite_errorname", type(error).__name__)
+    return OutboxBrokenError(
+        f"{path}: {name}: {error}; what is on disk is uncertain",
+        hint="restart, so that the file is read anew; if it comes again, replace the card",
+    )

@@ -1,75 +1,94 @@
-"""The one thread that touches the database; everybody else hands it work and waits."""
+"""The one thread that owns the database; every other thread hands it work and waits."""
 
 from __future__ import annotations
 
 import queue
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
+from concurrent.futures import Future, wait
 from typing import TypeVar
 
 from kiosk.errors import OutboxBrokenError, OutboxError
 
 T = TypeVar("T")
 
-# A commit on a worn card may take seconds; beyond this the disk hangs.
-_DEADLINE_S = 20.0
-
 
 class Owner:
-    """Runs functions one after the other in its own thread, in the order they were handed in."""
+    """Runs what it is handed in one thread, in the order in which it came.
 
-    def __init__(self, name: str) -> None:
+    `deadline_s` detects a disk that hangs: a commit on a worn card may take seconds, not more.
+    A thread of its own rather than an executor's, which would keep a process with a hanging disk
+    from ending.
+    """
+
+    def __init__(self, name: str, *, deadline_s: float) -> None:
+        self._deadline_s = deadline_s
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._lock = threading.Lock()
         self._open = False
 
     def start(self) -> None:
-        """Begin to work."""
-        self._open = True
+        """Begin to take work; once only."""
         self._thread.start()
+        self._open = True
 
     def ask(self, function: Callable[[], T]) -> T:
-        """Run `function` in the owner's thread and return what it returns, or raise its error.
+        """Run `function` in the owner's thread; returns its value or raises its error.
 
-        OutboxError when it is closed; OutboxBrokenError when the disk does not answer: then it is
-        not known whether the work was done.
+        OutboxError: closed, nothing was run. OutboxBrokenError: no answer within the deadline.
         """
+        with self._lock:
+            if not self._open:
+                raise OutboxError(
+                    "expected an open outbox, it is closed", hint="nothing was recorded"
+                )
+            future = self._hand_in(function)
+        if not wait((future,), self._deadline_s).done:
+            begun = not future.cancel()
+            raise OutboxBrokenError(
+                f"expected an answer of the disk within {self._deadline_s:g} s, got none",
+                hint="it is uncertain whether this was recorded; restart"
+                if begun
+                else "this was not recorded; restart",
+            )
+        return future.result()
+
+    def close(self, last: Callable[[], None], timeout_s: float) -> None:
+        """Finish everything handed in, then run `last`, then end. Closing again only waits.
+
+        OutboxBrokenError when that takes longer than `timeout_s`; what was committed is on disk.
+        """
+        final: Future[None] | None = None
+        with self._lock:
+            if self._open:
+                self._open = False
+                final = self._hand_in(last)
+                self._work.put(None)
+        if self._thread.ident is None:
+            return
+        self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            raise OutboxBrokenError(
+                f"expected the outbox to end within {timeout_s:g} s, it is still at work",
+                hint="what was committed is on disk and is read at the next start",
+            )
+        if final is not None:
+            final.result()
+
+    def _hand_in(self, function: Callable[[], T]) -> Future[T]:
         future: Future[T] = Future()
 
         def run() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
             try:
                 future.set_result(function())
-            except BaseException as error:  # noqa: BLE001 - handed to whoever asked
+            except BaseException as error:  # noqa: BLE001 - raised again where it was asked for
                 future.set_exception(error)
 
-        with self._lock:
-            if not self._open:
-                raise OutboxError("an open outbox expected, it is closed", hint="start it first")
-            self._work.put(run)
-        try:
-            return future.result(_DEADLINE_S)
-        except FutureTimeoutError as error:
-            raise OutboxBrokenError(
-                f"an answer of the disk within {_DEADLINE_S:.0f} s expected, none came",
-                hint="the process must be restarted; what was committed is on disk",
-            ) from error
-
-    def close(self, timeout_s: float) -> None:
-        """Finish what was handed in, then end; OutboxError when that takes too long."""
-        with self._lock:
-            was_open, self._open = self._open, False
-        if not was_open:
-            return
-        self._work.put(None)
-        self._thread.join(timeout_s)
-        if self._thread.is_alive():
-            raise OutboxError(
-                f"the outbox's thread did not end within {timeout_s:g} s",
-                hint="what was committed is on disk; the log is replayed at the next start",
-            )
+        self._work.put(run)
+        return future
 
     def _run(self) -> None:
         while (work := self._work.get()) is not None:

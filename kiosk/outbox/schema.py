@@ -1,57 +1,100 @@
-"""The queue's tables, and how a file comes from one version to the next.
+"""The file of the outbox: its settings, its tables, and how one version becomes the next.
 
-`number` is gapless within an epoch and comes from `counter`, never from AUTOINCREMENT, which
-gives numbers again after a damaged tail. Counts are kept beside the rows in the same
-transaction, so that a status never scans years of settled events.
+Every event has one small row in `event` for ever, so that its id stays unique and its number
+accounted for. What is large and personal lies beside it in `waiting`, or in `quarantine` once it
+was set aside, and is deleted when the server has the event: freed pages hold the next ones, and
+neither a lease nor a status ever looks at settled rows.
 """
 
 from __future__ import annotations
 
-MIGRATIONS: tuple[str, ...] = (
-    """
-    CREATE TABLE identity (
-        id INTEGER PRIMARY KEY CHECK (id = 1),
-        epoch TEXT NOT NULL
-    ) STRICT;
-    CREATE TABLE counter (
-        name TEXT PRIMARY KEY,
-        value INTEGER NOT NULL
-    ) STRICT, WITHOUT ROWID;
-    INSERT INTO counter VALUES ('number', 0), ('queued', 0), ('settled', 0), ('quarantined', 0);
-    CREATE TABLE event (
-        number INTEGER PRIMARY KEY,
-        epoch TEXT NOT NULL,
-        event_id TEXT NOT NULL UNIQUE,
-        employee_tag BLOB,
-        kind TEXT,
-        utc_ms INTEGER NOT NULL,
-        boottime_ns INTEGER NOT NULL,
-        boot_id TEXT NOT NULL,
-        trust TEXT NOT NULL,
-        state TEXT NOT NULL CHECK (state IN ('queued', 'settled', 'quarantined')),
-        attempts INTEGER NOT NULL DEFAULT 0,
-        draft BLOB,
-        body BLOB,
-        body_sha256 BLOB,
-        answer TEXT,
-        CHECK (state = 'settled' OR draft IS NOT NULL)
-    ) STRICT;
-    CREATE INDEX event_queued ON event (number) WHERE state = 'queued';
-    CREATE INDEX event_person ON event (employee_tag, kind, number) WHERE employee_tag IS NOT NULL;
-    """,
-)
-"""One script for each version of the file; `PRAGMA user_version` is how many have been applied."""
+APPLICATION_ID = 0x4B51_4F42
+"""Marks the file as an outbox (`PRAGMA application_id`)."""
 
-PRAGMAS: tuple[tuple[str, str, str], ...] = (
-    # (name, value to set, value to read back)
-    ("locking_mode", "EXCLUSIVE", "exclusive"),
+LOCKING_MODE = ("locking_mode", "EXCLUSIVE", "exclusive")
+"""Set before anything is read: then WAL needs no shared-memory file and admits no second opener."""
+
+PRAGMAS: tuple[tuple[str, str, object], ...] = (
+    # name, value to set, what must be read back
     ("journal_mode", "WAL", "wal"),
-    ("synchronous", "FULL", "2"),
-    ("secure_delete", "ON", "1"),
-    ("foreign_keys", "ON", "1"),
-    ("trusted_schema", "OFF", "0"),
-    ("cell_size_check", "ON", "1"),
-    ("mmap_size", "0", "0"),
-    ("temp_store", "MEMORY", "2"),
+    ("synchronous", "FULL", 2),
+    ("secure_delete", "ON", 1),
+    ("foreign_keys", "ON", 1),
+    ("trusted_schema", "OFF", 0),
+    ("cell_size_check", "ON", 1),
+    ("mmap_size", "0", 0),
+    ("temp_store", "MEMORY", 2),
 )
-"""`locking_mode` comes before WAL: then there is no shared memory file and no second opener."""
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        f"PRAGMA application_id = {APPLICATION_ID}",
+        # The newest epoch is the one that gives numbers. A stored counter, not AUTOINCREMENT or
+        # max(): a write-ahead log damaged in the middle is cut without a word, and numbers that
+        # the server has seen must not be given again without a new epoch.
+        """
+        CREATE TABLE epoch (
+            id INTEGER PRIMARY KEY,
+            name TEXT NOT NULL UNIQUE CHECK (length(name) = 8),
+            highest INTEGER NOT NULL DEFAULT 0,
+            queued INTEGER NOT NULL DEFAULT 0 CHECK (queued >= 0),
+            quarantined INTEGER NOT NULL DEFAULT 0 CHECK (quarantined >= 0),
+            settled INTEGER NOT NULL DEFAULT 0 CHECK (settled >= 0),
+            CHECK (queued + quarantined + settled <= highest)
+        ) STRICT
+        """,
+        "INSERT INTO epoch (name) VALUES (lower(hex(randomblob(4))))",
+        """
+        CREATE TABLE boot (
+            id INTEGER PRIMARY KEY,
+            boot_id TEXT NOT NULL UNIQUE
+        ) STRICT
+        """,
+        # `position` is the order of recording. Rows are never deleted, so it never repeats.
+        """
+        CREATE TABLE event (
+            position INTEGER PRIMARY KEY,
+            event_id BLOB NOT NULL UNIQUE CHECK (length(event_id) = 16),
+            epoch INTEGER NOT NULL REFERENCES epoch (id),
+            number INTEGER NOT NULL CHECK (number > 0),
+            utc_ms INTEGER NOT NULL,
+            boottime_ns INTEGER NOT NULL,
+            boot INTEGER NOT NULL REFERENCES boot (id),
+            trust TEXT NOT NULL,
+            state TEXT NOT NULL DEFAULT 'queued'
+                CHECK (state IN ('queued', 'settled', 'quarantined')),
+            attempts INTEGER NOT NULL DEFAULT 0,
+            body_sha256 BLOB CHECK (length(body_sha256) = 32),
+            answer TEXT
+        ) STRICT
+        """,
+        # A sealed draft until the first lease, the sealed frozen body from then on.
+        """
+        CREATE TABLE waiting (
+            position INTEGER PRIMARY KEY REFERENCES event (position),
+            draft BLOB,
+            body BLOB,
+            CHECK ((draft IS NULL) <> (body IS NULL))
+        ) STRICT
+        """,
+        """
+        CREATE TABLE quarantine (
+            position INTEGER PRIMARY KEY REFERENCES event (position),
+            draft BLOB,
+            body BLOB,
+            reason TEXT NOT NULL,
+            CHECK ((draft IS NULL) <> (body IS NULL))
+        ) STRICT
+        """,
+        # Who is a keyed hash; one row for a person and direction ('' for none), not a history.
+        """
+        CREATE TABLE last_punch (
+            employee_tag BLOB NOT NULL,
+            kind TEXT NOT NULL,
+            position INTEGER NOT NULL REFERENCES event (position),
+            PRIMARY KEY (employee_tag, kind)
+        ) STRICT, WITHOUT ROWID
+        """,
+    ),
+)
+"""The statements of each version; `PRAGMA user_version` says how many versions were applied."""

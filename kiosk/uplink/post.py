@@ -37,9 +37,7 @@ def error_for(status: int, retry_after_s: float) -> UplinkError | None:
     if status in _REFUSED:
         return EventRefusedError(f"the server refuses this event with status {status}")
     if status in _AGAIN or (500 <= status < 600 and status not in _PAUSE):
-        return LinkDownError(
-            f"the server answers with status {status}", min_delay_s=retry_after_s
-        )
+        return LinkDownError(f"the server answers with status {status}", min_delay_s=retry_after_s)
     what = "refuses this kiosk" if status in _PAUSE else "answers unexpectedly"
     return UplinkPausedError(
         f"the server {what} with status {status}",
@@ -194,4 +192,3 @@ def _cause(error: BaseException) -> str:
     while inner.__cause__ or inner.__context__:
         inner = inner.__cause__ or inner.__context__ or inner
     return f"{type(inner).__name__}: {str(inner)[:120]}"
-

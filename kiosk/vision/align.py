@@ -46,4 +46,6 @@ def similarity(landmarks: FloatArray) -> NDArray[np.float64]:
 def align(pixels: Pixels, landmarks: FloatArray) -> Pixels:
     """The aligned crop, uint8 (112, 112, 3); what lies outside the picture is black."""
     matrix = similarity(landmarks)
-    return np.asarray(cv2.warpAffine(pixels, matrix, (SIZE, SIZE), flags=cv2.INTER_LINEAR), np.uint8)
+    return np.asarray(
+        cv2.warpAffine(pixels, matrix, (SIZE, SIZE), flags=cv2.INTER_LINEAR), np.uint8
+    )

@@ -1,0 +1,120 @@
+"""`kiosk doctor`'s checks: what was found, and what to do about it."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+from kiosk import config
+from kiosk.clock import SystemClock
+from kiosk.config import Settings
+from kiosk.control import daemon_listens
+from kiosk.errors import KioskError
+from kiosk.types import Trust
+from kiosk.vision.canary import check_entry
+from kiosk.vision.manifest import load_manifest
+
+Verdict = Literal["ok", "warning", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The outcome of one check."""
+
+    what: str
+    verdict: Verdict
+    found: str
+    advice: str = ""
+
+    def document(self) -> dict[str, str]:
+        """The JSON form."""
+        return asdict(self)
+
+
+def examine(path: Path) -> list[Finding]:
+    """Every check that needs no daemon; without a configuration those that need none."""
+    findings = [_software(), _clock(), _liveness()]
+    try:
+        settings = config.load(path)
+    except KioskError as error:
+        problems = getattr(error, "problems", ()) or (str(error),)
+        return [*findings, *(Finding("configuration", "failed", text) for text in problems)]
+    findings.append(Finding("configuration", "ok", str(path)))
+    return [*findings, *_models(settings), _folder(settings), _daemon(settings), _server(settings)]
+
+
+def _software() -> Finding:
+    names = ("onnxruntime", "numpy", "opencv-python-headless", "requests", "cryptography")
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in names)
+    return Finding("software", "ok", f"Python {platform.python_version()}, {versions}")
+
+
+def _clock() -> Finding:
+    if SystemClock().now().trust is Trust.SYNCED:
+        return Finding("clock", "ok", "set from the network since boot")
+    return Finding(
+        "clock",
+        "warning",
+        "not known to be set from the network since boot",
+        "systemctl enable --now systemd-timesyncd",
+    )
+
+
+def _liveness() -> Finding:
+    return Finding(
+        "liveness",
+        "warning",
+        "not measured: a photograph of a person is not told from the person",
+        "put the kiosk where somebody would notice a photograph",
+    )
+
+
+def _models(settings: Settings) -> Iterator[Finding]:
+    try:
+        manifest = load_manifest(settings.models.extra_dirs)
+        detector = manifest.get(settings.models.detector, "detector")
+        embedder = manifest.get(settings.models.embedder, "embedder")
+        for entry in (detector, embedder):
+            yield Finding(f"model {entry.id}", "ok", check_entry(entry))
+    except KioskError as error:
+        yield Finding("models", "failed", error.message, error.hint)
+
+
+def _folder(settings: Settings) -> Finding:
+    folder = Path(settings.paths.state_dir)
+    nearest = next(p for p in (folder, *folder.parents) if p.exists())
+    if nearest.is_dir() and os.access(nearest, os.W_OK):
+        return Finding("state folder", "ok", f"{folder} can be written")
+    return Finding(
+        "state folder",
+        "failed",
+        f"{folder} cannot be written by this user",
+        "run as the kiosk's user, or mend owner and mode",
+    )
+
+
+def _daemon(settings: Settings) -> Finding:
+    if daemon_listens(settings.paths.runtime_dir):
+        return Finding("daemon", "ok", "answers on its control socket")
+    return Finding("daemon", "warning", "not running", "kiosk run --config FILE")
+
+
+def _server(settings: Settings) -> Finding:
+    server = settings.server
+    if server.url.startswith("http://") and not config.is_loopback(server.url):
+        return Finding(
+            "server", "warning", f"{server.url}: plain http", "use https: a token is like a photo"
+        )
+    if server.accept_plain_receipts:
+        return Finding(
+            "server",
+            "warning",
+            "any 2xx ends an event, a captive portal's too",
+            "use a server that sends receipts",
+        )
+    return Finding("server", "ok", server.url)

@@ -1,0 +1,1 @@
+"""The reference attendance server: wire in, match, record, show."""
