@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kiosk import __version__
-from kiosk.capture.camera import Camera, EndOfFrames, open_camera
+from kiosk.capture.camera import EndOfFrames, open_camera
 from kiosk.capture.slot import FrameSlot
 from kiosk.clock import NS_PER_S, Clock
 from kiosk.config import Settings, is_loopback, signed_receipts_required

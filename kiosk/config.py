@@ -83,7 +83,7 @@ class Models(Struct, frozen=True, forbid_unknown_fields=True):
     extra_dirs: tuple[Name, ...] = ()
     """Folders with a manifest.toml and weights of one's own, besides the shipped ones."""
     threads: Annotated[int, Meta(ge=1, le=16)] = 2
-    detection_score: Share = 0.5
+    detection_score: Share = 0.7
 
 
 class Recognition(Struct, frozen=True, forbid_unknown_fields=True):

@@ -1,7 +1,14 @@
-"""Logging as systemd understands it: set up once; one line for an event, its facts as fields.
+"""The journal: one line for an event, `room.event key=value`, set up once for the whole process.
 
-On a terminal or a pipe a plain line; under systemd a priority prefix (sd-daemon(3)), or native
-journal fields when systemd-python is there. Never an embedding, a picture or a secret.
+A room logs `log.info("room.event", extra={"fields": {...}})`. Where it goes:
+
+- a terminal or a pipe: `HH:MM:SS level room.event key=value`, local time;
+- under systemd: `<priority>room.event key=value` (sd-daemon(3)), for journald knows the time;
+- under systemd with systemd-python: native fields, `KIOSK_EVENT` and `KIOSK_<KEY>`
+  (systemd.journal-fields(7)).
+
+What can be no fact of an event (an array, bytes, any other object) never gets in, and an employee
+only where the configuration allows it.
 """
 
 from __future__ import annotations
@@ -9,141 +16,163 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import IO, Any
+from typing import Any, Protocol, TextIO
 
 from kiosk import config
 from kiosk.clock import Clock
+from kiosk.entry import Entry, entry_of, one_line
 
-_PRIORITY = {
-    logging.DEBUG: 7,
-    logging.INFO: 6,
-    logging.WARNING: 4,
-    logging.ERROR: 3,
-    logging.CRITICAL: 2,
-}
-_LONGEST = 500
+_MAX_COMPLAINTS = 100
 
 
-def set_up(settings: config.Journal, *, clock: Clock, stream: IO[str] | None = None) -> None:
-    """Send every record of the kiosk to the journal or to `stream` (standard error)."""
-    stream = stream or sys.stderr
-    handler: logging.Handler
-    if _under_systemd(stream):
-        send = _native_send()
-        handler = NativeHandler(send) if send else logging.StreamHandler(stream)
-        handler.setFormatter(Lines(prefixes=True))
-    else:
-        handler = logging.StreamHandler(stream)
-        handler.setFormatter(Lines(clock=clock))
-    handler.addFilter(Facts(names=settings.names))
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(logging.WARNING)
-    logging.getLogger("kiosk").setLevel(settings.level.upper())
+class Form(Protocol):
+    """One way to write an entry down."""
+
+    def write(self, entry: Entry) -> None:
+        """Write it; OSError or ValueError (a closed stream) when that cannot be done."""
+        ...
 
 
-def _under_systemd(stream: IO[str]) -> bool:
-    """Whether the stream is the journal: JOURNAL_STREAM names its device and inode (systemd.exec(5))."""
-    try:
-        status = os.fstat(stream.fileno())
-    except (OSError, AttributeError, ValueError):
-        return False
-    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+class PlainForm:
+    """Lines for a person: time, level, event, and a trace below where there is one."""
+
+    def __init__(self, stream: TextIO, clock: Clock) -> None:
+        self._stream, self._clock = stream, clock
+
+    def write(self, entry: Entry) -> None:
+        """One line, and one more for each line of the trace."""
+        local = datetime.fromtimestamp(self._clock.now().utc_ms / 1000, UTC).astimezone()
+        level = logging.getLevelName(entry.level).lower()
+        lines = [f"{local:%H:%M:%S} {level} {entry.text}", *(f"    | {t}" for t in entry.trace)]
+        self._stream.write("\n".join(lines) + "\n")
+        self._stream.flush()
 
 
-def _native_send() -> Any:
-    try:
-        from systemd import journal
-    except ImportError:
-        return None
-    return journal.send
+class PrefixForm:
+    """Lines for journald on standard error: a priority in front of each."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, entry: Entry) -> None:
+        """One line, and one more for each line of the trace."""
+        lines = [f"<{entry.priority}>{entry.text}"]
+        lines += [f"<{entry.priority}>    | {line}" for line in entry.trace]
+        self._stream.write("\n".join(lines) + "\n")
+        self._stream.flush()
 
 
-class Facts(logging.Filter):
-    """Lets only plain values through, and people's ids only where the configuration says so."""
+class NativeForm:
+    """Fields for journald, through systemd-python; lines when journald does not take them."""
 
-    def __init__(self, *, names: bool) -> None:
+    def __init__(self, journal: Any, fallback: Form) -> None:
+        self._journal, self._fallback = journal, fallback
+
+    def write(self, entry: Entry) -> None:
+        """One journal entry with KIOSK_EVENT and a KIOSK_<KEY> for each field."""
+        fields = {f"KIOSK_{key.upper()}": value for key, value in entry.fields.items()}
+        if entry.trace:
+            fields["KIOSK_TRACE"] = "\n".join(entry.trace)
+        file, line, function = entry.source
+        try:
+            self._journal.send(
+                entry.text,
+                CODE_FILE=file,
+                CODE_LINE=line,
+                CODE_FUNC=function,
+                PRIORITY=str(entry.priority),
+                SYSLOG_IDENTIFIER="kiosk",
+                **(fields | {"KIOSK_EVENT": entry.event}),
+            )
+        except OSError as error:
+            self._fallback.write(entry)
+            facts = {"reason": one_line(str(error))}
+            self._fallback.write(Entry(logging.ERROR, "journal.native_failed", facts))
+
+
+class JournalHandler(logging.Handler):
+    """Turns log records into entries, and tells once of each thing a room must not log."""
+
+    def __init__(self, form: Form, *, names: bool, traces: bool) -> None:
         super().__init__()
-        self._names = names
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Replace the record's fields by what may be written."""
-        fields: Mapping[str, Any] = getattr(record, "fields", {})
-        record.fields = {
-            key: _plain(value) for key, value in fields.items() if key != "employee" or self._names
-        }
-        return True
-
-
-def _plain(value: Any) -> str | int | float | bool:
-    if isinstance(value, bool | int | float):
-        return value
-    if isinstance(value, str):
-        return value if len(value) <= _LONGEST else value[: _LONGEST - 1] + "…"
-    # An array or bytes may be a face: only what it was is written.
-    return f"<{type(value).__name__}>"
-
-
-class Lines(logging.Formatter):
-    """`room.event key=value ...` on one line, whatever the values hold."""
-
-    def __init__(self, *, prefixes: bool = False, clock: Clock | None = None) -> None:
-        super().__init__()
-        self._prefixes = prefixes
-        self._clock = clock
-
-    def format(self, record: logging.LogRecord) -> str:
-        """One line; the trace of an error follows at level debug only."""
-        fields = dict(getattr(record, "fields", {}))
-        if record.exc_info and record.exc_info[0] is not None:
-            fields.setdefault("error", f"{record.exc_info[0].__name__}: {record.exc_info[1]}")
-        words = [_quoted(record.getMessage(), always=False)]
-        words += [f"{key}={_quoted(value, always=False)}" for key, value in fields.items()]
-        line = " ".join(words)
-        if self._prefixes:
-            line = f"<{priority(record.levelno)}>{line}"
-        elif self._clock is not None:
-            moment = datetime.fromtimestamp(self._clock.now().utc_ms / 1000, UTC).astimezone()
-            line = f"{moment:%H:%M:%S} {record.levelname.lower():8} {line}"
-        if record.exc_info and logging.getLogger("kiosk").isEnabledFor(logging.DEBUG):
-            line += "\n" + self.formatException(record.exc_info)
-        return line
-
-
-class NativeHandler(logging.Handler):
-    """Sends records with native fields; `send` is systemd.journal.send or one like it."""
-
-    def __init__(self, send: Any) -> None:
-        super().__init__()
-        self._send = send
+        self._form, self._names, self._traces = form, names, traces
+        self._complained: set[tuple[str, str, str]] = set()
+        self._lost = 0
 
     def emit(self, record: logging.LogRecord) -> None:
-        """One journal entry: MESSAGE, PRIORITY, KIOSK_EVENT and a KIOSK_ field for each fact."""
-        fields = {
-            f"KIOSK_{key.upper()}": str(v) for key, v in getattr(record, "fields", {}).items()
-        }
-        line = self.format(record)
-        message = line.split(">", 1)[1] if line.startswith("<") else line
-        self._send(
-            message,
-            PRIORITY=priority(record.levelno),
-            SYSLOG_IDENTIFIER="kiosk",
-            KIOSK_EVENT=record.getMessage(),
-            **fields,
+        """Write one record; what cannot be written is counted and told of later."""
+        entry = entry_of(record, names=self._names, traces=self._traces)
+        self._write(entry)
+        for key, kind in entry.refused:
+            self._complain(entry.event, key, kind)
+
+    def _complain(self, event: str, key: str, kind: str) -> None:
+        """Say once that a room logs what it must not."""
+        if (event, key, kind) in self._complained or len(self._complained) >= _MAX_COMPLAINTS:
+            return
+        self._complained.add((event, key, kind))
+        facts = {"in_event": event, "field": key, "type": one_line(kind)}
+        self._write(Entry(logging.ERROR, "journal.field_refused", facts))
+
+    def _write(self, entry: Entry) -> None:
+        try:
+            if self._lost:
+                lost = {"count": str(self._lost)}
+                self._form.write(Entry(logging.ERROR, "journal.lines_lost", lost))
+                self._lost = 0
+            self._form.write(entry)
+        except (OSError, ValueError):
+            # A full or closed stream must not stop a punch; the gap is told once it writes again.
+            self._lost += 1
+
+
+def set_up(
+    settings: config.Journal,
+    *,
+    clock: Clock,
+    stream: TextIO | None = None,
+    under_systemd: bool | None = None,
+) -> None:
+    """Send every log record of the process to the journal; called once, at the start.
+
+    `stream` is standard error unless given. `under_systemd` is found out unless given: whether
+    journald itself reads the stream (JOURNAL_STREAM, systemd.exec(5)).
+    """
+    stream = sys.stderr if stream is None else stream
+    systemd = _read_by_journald(stream) if under_systemd is None else under_systemd
+    form = _systemd_form(stream) if systemd else PlainForm(stream, clock)
+    handler = JournalHandler(form, names=settings.names, traces=settings.level == "debug")
+    root = logging.getLogger()
+    for old in [known for known in root.handlers if isinstance(known, JournalHandler)]:
+        root.removeHandler(old)
+    root.addHandler(handler)
+    level = logging.getLevelNamesMapping()[settings.level.upper()]
+    logging.getLogger("kiosk").setLevel(level)
+    # Other people's libraries speak of what failed only.
+    root.setLevel(max(level, logging.WARNING))
+    if systemd and isinstance(form, PrefixForm):
+        meaning = "systemd-python is absent: events carry no fields of their own"
+        logging.getLogger(__name__).info(
+            "journal.prefixes_only", extra={"fields": {"meaning": meaning}}
         )
 
 
-def priority(level: int) -> int:
-    """The syslog priority of a logging level."""
-    return _PRIORITY.get(level, 5)
+def _systemd_form(stream: TextIO) -> Form:
+    lines = PrefixForm(stream)
+    try:
+        from systemd import journal
+    except ImportError:
+        return lines
+    return NativeForm(journal, lines)
 
 
-def _quoted(value: Any, *, always: bool) -> str:
-    """A value as one word: quoted when it holds spaces, control characters always escaped."""
-    text = str(value)
-    clean = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    if always or " " in clean or '"' in clean or not clean:
-        return '"' + clean.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    return clean
+def _read_by_journald(stream: TextIO) -> bool:
+    """Whether the stream is the one that systemd connected to journald."""
+    device, _, inode = os.environ.get("JOURNAL_STREAM", "").partition(":")
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        # No file behind it: nobody's journal.
+        return False
+    return (device, inode) == (str(status.st_dev), str(status.st_ino))

@@ -173,7 +173,7 @@ class Reception:
         log.info("visit.recorded", extra={"fields": facts})
 
     def _show(self, kind: NoticeKind, person: str | None, at: Stamp) -> None:
-        self._screen.show(Notice(kind, person, at))
+        self._screen.show(Notice.of(kind, person, at))
 
     def _fields(self, decision: Decision) -> dict[str, str | int | float]:
         fields: dict[str, str | int | float] = {

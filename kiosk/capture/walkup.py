@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from kiosk.types import Pixels
 
@@ -88,18 +90,14 @@ def _placement(
     return np.array([[scale, 0.0, shift[0]], [0.0, scale, shift[1]]])
 
 
-def _blurred(
-    picture: np.ndarray[tuple[int, int, int], np.dtype[np.float32]], speed: float
-) -> np.ndarray[tuple[int, int, int], np.dtype[np.float32]]:
+def _blurred(picture: NDArray[Any], speed: float) -> NDArray[np.float32]:
     """Motion blur that grows with the speed of approach."""
     length = int(round(speed * 60))
     if length < 2:
-        return picture
+        return np.asarray(picture, dtype=np.float32)
     return np.asarray(cv2.blur(picture, (length, 1)), dtype=np.float32)
 
 
-def _noisy(
-    picture: np.ndarray[tuple[int, int, int], np.dtype[np.float32]], rng: np.random.Generator
-) -> Pixels:
+def _noisy(picture: NDArray[Any], rng: np.random.Generator) -> Pixels:
     noise = rng.standard_normal(picture.shape, dtype=np.float32) * 2.0
-    return np.clip(picture + noise, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(picture + noise, 0, 255), dtype=np.uint8)

@@ -1,194 +1,171 @@
-"""Bytes in, bytes of a 2xx reply out, or an error that decides the event's fate."""
+"""One message out, the bytes of one 2xx reply in, or an error that decides what comes next."""
 
 from __future__ import annotations
 
-import contextlib
-import email.utils
-import logging
-import socket
 import threading
-from datetime import UTC, datetime
+from http.cookiejar import DefaultCookiePolicy
+from pathlib import Path
 from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import HTTPError
 
 from kiosk import __version__
-from kiosk.clock import NS_PER_S, Clock
+from kiosk.clock import Clock
 from kiosk.config import Server
-from kiosk.errors import EventRefusedError, LinkDownError, UplinkError, UplinkPausedError
+from kiosk.errors import LinkDownError, UplinkPausedError
 from kiosk.types import Envelope
+from kiosk.uplink.answer import check_status
+from kiosk.uplink.lifeline import Lifeline, pool_classes
 
-log = logging.getLogger(__name__)
-
-MAX_REPLY = 64 * 1024
-_MAX_DELAY_S = 86_400.0
-_AGAIN = {408, 425, 429}
-_PAUSE = {401, 403, 404, 405, 410, 501}
-_REFUSED = {400, 413, 422}
+MAX_REPLY_BYTES = 65_536
+_CHUNK_BYTES = 8192
 
 
-def error_for(status: int, retry_after_s: float) -> UplinkError | None:
-    """What an HTTP status means for the event; None for 2xx."""
-    if 200 <= status < 300:
+class Poster:
+    """Posts one message at a time, over a connection that is kept open in between.
+
+    Not to be shared by threads, but for `abort`. Nothing is tried twice in here, no redirect is
+    followed, and neither proxies nor passwords are taken from the environment.
+    """
+
+    def __init__(self, server: Server, *, clock: Clock) -> None:
+        """Prepare; no connection is made yet. `clock` must be one whose waits take real time."""
+        self._server = server
+        self._clock = clock
+        self._url = server.url.rstrip("/") + "/toon/attendance"
+        self._limit_s = server.connect_timeout_s + server.read_timeout_s
+        self._lifeline = Lifeline()
+        self._session = _session(server, self._lifeline)
+
+    def post(self, envelope: Envelope) -> bytes:
+        """Return the body of a 2xx reply, at most 64 KiB.
+
+        The whole exchange ends after connect and read timeout together, however slowly either
+        side drips. LinkDownError: no whole answer, or one that asks to try again.
+        UplinkPausedError: the server refuses this kiosk, or a configured file is missing.
+        EventRefusedError: the server refuses this event.
+        """
+        self._check_files()
+        self._lifeline.begin()
+        done = threading.Event()
+        guard = threading.Thread(target=self._guard, args=(done,), name="post-guard", daemon=True)
+        guard.start()
+        try:
+            body = self._exchange(envelope)
+        except (OSError, HTTPError) as error:
+            raise self._down(_cause(error)) from error
+        finally:
+            done.set()
+            guard.join()
+        if self._lifeline.cut_because:
+            # A reply without a length ends with its connection: this one may lack its end.
+            raise self._down("a cut connection")
+        return body
+
+    def abort(self) -> None:
+        """End the post under way at once, and every later one, with LinkDownError. Any thread.
+
+        From the first packet of the connection on; a name look-up cannot be ended from outside
+        and lasts as long as the resolver's own limits say.
+        """
+        self._lifeline.cut("the kiosk is stopping", for_good=True)
+
+    def close(self) -> None:
+        """Close the kept connection."""
+        self._session.close()
+
+    def _guard(self, done: threading.Event) -> None:
+        if not self._clock.wait(done, self._limit_s):
+            self._lifeline.cut(f"no whole reply within {self._limit_s:g} s")
+
+    def _exchange(self, envelope: Envelope) -> bytes:
+        with self._session.post(
+            self._url,
+            data=envelope.body,
+            headers={"Idempotency-Key": envelope.event_id},
+            timeout=(self._server.connect_timeout_s, self._server.read_timeout_s),
+            allow_redirects=False,
+            stream=True,
+        ) as reply:
+            check_status(
+                reply.status_code,
+                retry_after=reply.headers.get("Retry-After"),
+                date=reply.headers.get("Date"),
+            )
+            return self._bounded(reply)
+
+    def _bounded(self, reply: requests.Response) -> bytes:
+        body = bytearray()
+        for chunk in reply.iter_content(_CHUNK_BYTES):
+            body += chunk
+            if len(body) > MAX_REPLY_BYTES:
+                raise self._down(f"more than {MAX_REPLY_BYTES} bytes")
+        return bytes(body)
+
+    def _down(self, cause: str) -> LinkDownError:
+        return LinkDownError(
+            f"expected a reply of {self._url}, got {self._lifeline.cut_because or cause}",
+            hint="the event stays queued and is sent again",
+        )
+
+    def _check_files(self) -> None:
+        server = self._server
+        for name in ("ca_file", "client_cert_file", "client_key_file"):
+            path = getattr(server, name)
+            if path and not Path(path).is_file():
+                raise UplinkPausedError(
+                    f"server.{name} = {path}: expected a PEM file, there is none",
+                    hint="put it there or mend the configuration; everything is kept meanwhile",
+                )
+
+
+class _Session(requests.Session):
+    def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002
+        """Say that there is none: requests reads a redirect's body to its end without a bound."""
         return None
-    if status in _REFUSED:
-        return EventRefusedError(f"the server refuses this event with status {status}")
-    if status in _AGAIN or (500 <= status < 600 and status not in _PAUSE):
-        return LinkDownError(f"the server answers with status {status}", min_delay_s=retry_after_s)
-    what = "refuses this kiosk" if status in _PAUSE else "answers unexpectedly"
-    return UplinkPausedError(
-        f"the server {what} with status {status}",
-        hint="look at server.url, the key and the server; the queue waits and is probed slowly",
-    )
-
-
-def retry_after_s(value: str | None, now_utc_ms: int) -> float:
-    """Retry-After as seconds from now (RFC 9110, 10.2.3), 0 without one, at most a day."""
-    if not value:
-        return 0.0
-    if value.strip().isdigit():
-        return min(float(value), _MAX_DELAY_S)
-    try:
-        moment = email.utils.parsedate_to_datetime(value)
-    except ValueError:
-        log.warning("uplink.bad_retry_after", extra={"fields": {"value": value[:60]}})
-        return 0.0
-    now = datetime.fromtimestamp(now_utc_ms / 1000, UTC)
-    return min(max(0.0, (moment.astimezone(UTC) - now).total_seconds()), _MAX_DELAY_S)
-
-
-class _Sockets:
-    """The sockets of posts under way, so that another thread can shut them."""
-
-    def __init__(self) -> None:
-        self._live: set[socket.socket] = set()
-        self._lock = threading.Lock()
-        self._aborted = False
-
-    def add(self, live: socket.socket) -> None:
-        with self._lock:
-            if self._aborted:
-                live.close()
-                raise ConnectionAbortedError("the kiosk is stopping")
-            self._live.add(live)
-
-    def shut(self) -> None:
-        with self._lock:
-            self._aborted = True
-            for live in self._live:
-                # Already closed by its own thread: nothing is left to wake.
-                with contextlib.suppress(OSError):
-                    live.shutdown(socket.SHUT_RDWR)
-
-
-def _registering(kind: type[HTTPConnection], sockets: _Sockets) -> type[HTTPConnection]:
-    """A connection class that registers its socket as soon as it is connected."""
-
-    class Registering(kind):  # type: ignore[valid-type, misc] # a class made for its base
-        def _new_conn(self) -> socket.socket:
-            made: socket.socket = super()._new_conn()
-            sockets.add(made)
-            return made
-
-    return Registering
 
 
 class _Adapter(HTTPAdapter):
-    """Pools whose connections register their sockets."""
+    """One kept connection, held by a lifeline; nothing is retried."""
 
-    def __init__(self, sockets: _Sockets) -> None:
-        self._sockets = sockets
+    def __init__(self, lifeline: Lifeline) -> None:
+        self._lifeline = lifeline
         super().__init__(pool_connections=1, pool_maxsize=1, max_retries=0)
 
     def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
         super().init_poolmanager(*arguments, **options)
-        plain, secure = self._sockets, self._sockets
-
-        class Plain(HTTPConnectionPool):
-            ConnectionCls = _registering(HTTPConnection, plain)
-
-        class Secure(HTTPSConnectionPool):
-            ConnectionCls = _registering(HTTPSConnection, secure)
-
-        self.poolmanager.pool_classes_by_scheme = {"http": Plain, "https": Secure}
+        self.poolmanager.pool_classes_by_scheme = pool_classes(self._lifeline)
 
 
-class Poster:
-    """Posts one event at a time over a kept connection. `abort` may come from any thread.
-
-    What cannot be aborted is a name look-up and a connection being made; both end by the
-    connect timeout.
-    """
-
-    def __init__(self, server: Server, *, clock: Clock) -> None:
-        self._url = server.url.rstrip("/") + "/toon/attendance"
-        self._timeouts = (server.connect_timeout_s, server.read_timeout_s)
-        self._clock = clock
-        self._sockets = _Sockets()
-        self._session = requests.Session()
-        # Neither proxies nor passwords from the environment: the configuration alone decides.
-        self._session.trust_env = False
-        self._session.verify = server.ca_file or True
-        if server.client_cert_file:
-            self._session.cert = (server.client_cert_file, server.client_key_file)
-        for scheme in ("http://", "https://"):
-            self._session.mount(scheme, _Adapter(self._sockets))
-
-    def post(self, envelope: Envelope) -> bytes:
-        """The body of a 2xx reply.
-
-        LinkDownError: try again. UplinkPausedError: the server refuses this kiosk.
-        EventRefusedError: the server refuses this event.
-        """
-        headers = {
+def _session(server: Server, lifeline: Lifeline) -> requests.Session:
+    session = _Session()
+    session.trust_env = False
+    session.verify = server.ca_file or True
+    if server.client_cert_file:
+        session.cert = (server.client_cert_file, server.client_key_file)
+    session.headers.update(
+        {
             "Content-Type": "application/json",
-            "Idempotency-Key": envelope.event_id,
+            "Accept": "application/json",
+            # A receipt is small; nothing that unpacks to more than was sent is asked for.
+            "Accept-Encoding": "identity",
             "User-Agent": f"face-kiosk/{__version__}",
         }
-        try:
-            with self._session.post(
-                self._url,
-                data=envelope.body,
-                headers=headers,
-                timeout=self._timeouts,
-                allow_redirects=False,
-                stream=True,
-            ) as reply:
-                delay = retry_after_s(reply.headers.get("Retry-After"), self._clock.now().utc_ms)
-                error = error_for(reply.status_code, delay)
-                if error is not None:
-                    raise error
-                return self._read(reply)
-        except (requests.RequestException, OSError) as error:
-            raise LinkDownError(
-                f"a reply of {self._url} expected, got {_cause(error)}",
-                hint="the event stays queued and is sent again",
-            ) from error
-
-    def abort(self) -> None:
-        """Shut the live socket: a post under way ends at once and leaves its event unsettled."""
-        self._sockets.shut()
-
-    def _read(self, reply: requests.Response) -> bytes:
-        """The body, bounded in size and in time: a slow drip ends at the read timeout."""
-        body = bytearray()
-        end = self._clock.boottime_ns() + int(self._timeouts[1] * NS_PER_S)
-        # read1 returns what one receive brought: a filled buffer would wait for every drip.
-        while part := reply.raw.read1(4096, decode_content=True):
-            body += part
-            if len(body) > MAX_REPLY:
-                raise LinkDownError(f"a reply of at most {MAX_REPLY} bytes expected, got more")
-            if self._clock.boottime_ns() > end:
-                raise LinkDownError(f"a whole reply within {self._timeouts[1]:g} s expected")
-        return bytes(body)
+    )
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, _Adapter(lifeline))
+    return session
 
 
 def _cause(error: BaseException) -> str:
-    """The innermost reason, in a few words, without the address repeated."""
-    inner: BaseException = error
-    while inner.__cause__ or inner.__context__:
-        inner = inner.__cause__ or inner.__context__ or inner
-    return f"{type(inner).__name__}: {str(inner)[:120]}"
+    """Return the innermost reason: requests and urllib3 wrap it in one another."""
+    wrapped = (getattr(error, "reason", None), *error.args)
+    for inner in wrapped:
+        if isinstance(inner, BaseException):
+            return _cause(inner)
+    if error.__cause__ is not None:
+        return _cause(error.__cause__)
+    return f"{type(error).__name__}: {error}"

@@ -1,4 +1,4 @@
-"""The sender's loop: lease, post, read the receipt, settle, wait."""
+"""The loop that empties the queue: lease, post, read the receipt, settle; on a failure, wait."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ import threading
 from collections.abc import Callable
 from typing import Protocol
 
-from kiosk.clock import NS_PER_S, Clock
+from kiosk.clock import Clock
 from kiosk.config import Server
 from kiosk.errors import EventRefusedError, LinkDownError, ReceiptError, UplinkPausedError
 from kiosk.types import Envelope, Receipt, ReceiptStatus, Stamp
 from kiosk.uplink.backoff import delay_s
+from kiosk.uplink.trouble import Trouble
 
 log = logging.getLogger(__name__)
 
-# With nothing to send the sender sleeps until something arrives, or this long.
-_IDLE_S = 5.0
+# An empty queue is looked at anew so often, also for a `stop` set by someone who sets no `arrived`.
+_IDLE_S = 1.0
 
 
 class Queue(Protocol):
@@ -26,7 +27,7 @@ class Queue(Protocol):
     arrived: threading.Event
 
     def lease(self) -> Envelope | None:
-        """The oldest waiting event, None when nothing waits."""
+        """Return the oldest event that is not settled, None when nothing waits."""
         ...
 
     def settle(self, event_id: str, receipt: Receipt) -> None:
@@ -34,7 +35,7 @@ class Queue(Protocol):
         ...
 
     def quarantine(self, event_id: str, reason: str) -> None:
-        """Set an event aside."""
+        """Set an event aside; nothing of it is lost."""
         ...
 
 
@@ -42,12 +43,21 @@ class Post(Protocol):
     """What the sender asks of the network."""
 
     def post(self, envelope: Envelope) -> bytes:
-        """The body of a 2xx reply, or an UplinkError."""
+        """Return the body of a 2xx reply, or raise an UplinkError."""
         ...
 
 
 class Sender:
-    """Sends oldest first, one request in flight, without a limit of attempts or age."""
+    """Sends oldest first, one request in flight; attempts and age have no limit.
+
+    `read_receipt` turns the body of a 2xx reply into a receipt for this event, or raises
+    ReceiptError; `on_settled` is told after the queue was.
+    """
+
+    online: bool | None
+    """Whether the last attempt got the server's word on its event; None before the first."""
+    last_receipt: Stamp | None
+    """When the last receipt came."""
 
     def __init__(
         self,
@@ -60,89 +70,74 @@ class Sender:
         server: Server,
         on_settled: Callable[[Envelope, Receipt], None],
     ) -> None:
-        self._queue, self._post, self._read_receipt = queue, post, read_receipt
-        self._clock, self._rng, self._server = clock, rng, server
+        self._queue = queue
+        self._post = post
+        self._read_receipt = read_receipt
+        self._clock = clock
+        self._rng = rng
+        self._server = server
         self._on_settled = on_settled
-        self._failures = 0
-        self._failing_since_ns = 0
-        self._last_reason = ""
-        self.online: bool | None = None
-        self.last_receipt: Stamp | None = None
+        self._trouble = Trouble(clock)
+        self.online = None
+        self.last_receipt = None
 
     def run(self, stop: threading.Event) -> None:
-        """Send until `stop` is set. Whoever sets it sets the queue's `arrived` too."""
+        """Send until `stop` is set; OutboxError and what `on_settled` raises end it too.
+
+        Whoever sets `stop` ends every wait but two at once: the post under way (abort it) and the
+        wait of an empty queue (set its `arrived`; it also ends by itself within a second). A new
+        punch does not shorten the wait after a failure.
+        """
         while not stop.is_set():
+            # Cleared before the look: what arrives after it sets it again.
             self._queue.arrived.clear()
             envelope = self._queue.lease()
             if envelope is None:
                 self._clock.wait(self._queue.arrived, _IDLE_S)
                 continue
-            self._clock.wait(stop, self._send(envelope, stop))
+            wait_s = self._attempt(envelope, stop)
+            if wait_s > 0:
+                self._clock.wait(stop, wait_s)
 
-    def _send(self, envelope: Envelope, stop: threading.Event) -> float:
-        """One attempt; returns how many seconds to wait before the next."""
+    def _attempt(self, envelope: Envelope, stop: threading.Event) -> float:
+        """Send one event; returns the seconds to wait before the next attempt."""
         try:
             receipt = self._read_receipt(envelope, self._post.post(envelope))
-        except (LinkDownError, ReceiptError) as error:
-            if stop.is_set():
-                return 0.0
-            return self._failed(envelope, str(error), getattr(error, "min_delay_s", 0.0))
-        except UplinkPausedError as error:
-            self._failed(envelope, str(error), 0.0)
-            return self._server.backoff_cap_s
         except EventRefusedError as error:
-            self._recovered()
+            self._reached()
             self._queue.quarantine(envelope.event_id, str(error))
-            log.error(  # noqa: TRY400 - the server's word, not a fault of ours
-                "uplink.event_refused",
-                extra={"fields": {"event_id": envelope.event_id, "reason": str(error)}},
-            )
             return 0.0
-        self._recovered()
+        except (LinkDownError, ReceiptError, UplinkPausedError) as error:
+            # Cut off by the stop itself: that says nothing about the link.
+            return 0.0 if stop.is_set() else self._failed(error)
+        self._reached()
         self._settle(envelope, receipt)
         return receipt.min_delay_s
 
     def _settle(self, envelope: Envelope, receipt: Receipt) -> None:
         self._queue.settle(envelope.event_id, receipt)
         self.last_receipt = self._clock.now()
-        rejected = receipt.status is ReceiptStatus.REJECTED
-        log.log(
-            logging.ERROR if rejected else logging.INFO,
-            "uplink.rejected" if rejected else "uplink.settled",
-            extra={
-                "fields": {
-                    "event_id": envelope.event_id,
-                    "seq": envelope.seq,
-                    "answer": receipt.status.value,
-                    "attempts": envelope.attempts,
-                }
-            },
-        )
+        if receipt.status is ReceiptStatus.REJECTED:
+            fields = {"event_id": envelope.event_id, "seq": envelope.seq}
+            log.error("uplink.rejected", extra={"fields": fields})
         self._on_settled(envelope, receipt)
 
-    def _failed(self, envelope: Envelope, reason: str, min_delay_s: float) -> float:
+    def _reached(self) -> None:
+        self.online = True
+        self._trouble.over()
+
+    def _failed(self, error: LinkDownError | ReceiptError | UplinkPausedError) -> float:
         self.online = False
-        self._failures += 1
-        if self._failures == 1:
-            self._failing_since_ns = self._clock.boottime_ns()
-        wait_s = delay_s(
-            self._failures,
+        attempt = self._trouble.failures
+        paused = isinstance(error, UplinkPausedError)
+        self._trouble.add(error, logging.ERROR if paused else logging.WARNING)
+        if paused:
+            # Somebody has to mend it: asked now and then, not as after a lost packet.
+            return self._server.backoff_cap_s
+        return delay_s(
+            attempt,
             base_s=self._server.backoff_base_s,
             cap_s=self._server.backoff_cap_s,
-            min_delay_s=min_delay_s,
+            min_delay_s=error.min_delay_s if isinstance(error, LinkDownError) else 0.0,
             rng=self._rng,
         )
-        # A repeated failure is counted, not repeated.
-        if reason != self._last_reason:
-            self._last_reason = reason
-            fields = {"event_id": envelope.event_id, "reason": reason, "failures": self._failures}
-            log.warning("uplink.failed", extra={"fields": fields})
-        return wait_s
-
-    def _recovered(self) -> None:
-        self.online = True
-        if self._failures:
-            lasted = (self._clock.boottime_ns() - self._failing_since_ns) / NS_PER_S
-            fields = {"failures": self._failures, "lasted_s": round(lasted, 1)}
-            log.info("uplink.recovered", extra={"fields": fields})
-        self._failures, self._last_reason = 0, ""

@@ -32,7 +32,7 @@ _NEAR = 0.28
 # A second look shows the face with as much again around it as the network was trained to see.
 _SECOND_LOOK = 2.5
 # What the first look must give for a second one; the second one decides.
-_CANDIDATE = 0.3
+_CANDIDATE = 0.2
 
 MAX_FACES = 64
 """So many faces of one picture are followed up, best scores first."""

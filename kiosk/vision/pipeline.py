@@ -10,17 +10,14 @@ from kiosk.config import Models
 from kiosk.errors import EmbeddingError, PictureError
 from kiosk.types import Embedding, Frame, Pixels, Quality, Sighting
 from kiosk.vision.align import align
-from kiosk.vision.blazeface import BlazeFace, Detection, tiles
+from kiosk.vision.blazeface import MAX_FACES, BlazeFace, Detection
 from kiosk.vision.embed import Embedder, open_embedder
 from kiosk.vision.manifest import load_manifest
 from kiosk.vision.quality import measure
 from kiosk.vision.session import Session
 
 # More people than this do not stand before a kiosk; a poster of a crowd must not stall it.
-_MOST_FACES = 64
 _MOST_FACES_LIVE = 4
-# Of the tiles of an empty frame only so many are searched, the next ones at the next frame.
-_TILES_A_FRAME = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,7 +45,6 @@ class FacePipeline:
         self._embedder = embedder
         self._clock = clock
         self._record = record
-        self._next_tile = 0
 
     @property
     def model_id(self) -> str:
@@ -66,8 +62,8 @@ class FacePipeline:
         return self._embedder.threshold
 
     def faces(self, pixels: Pixels) -> list[FoundFace]:
-        """Every face of a picture, the largest first, at most 64."""
-        found = sorted(self._detector.detect(pixels), key=lambda d: -d.area)[:_MOST_FACES]
+        """Every face of a picture, the largest first, at most MAX_FACES."""
+        found = sorted(self._detector.detect(pixels), key=_area, reverse=True)[:MAX_FACES]
         return self._embedded(pixels, found)
 
     def embed_aligned(self, crop: Pixels) -> Embedding:
@@ -77,13 +73,13 @@ class FacePipeline:
     def sightings(self, frame: Frame) -> tuple[Sighting, ...]:
         """The faces of one camera frame, the largest four.
 
-        An empty large frame is searched in tiles, a few at each frame, so that a small face is
+        An empty large frame is searched in tiles, two at each frame, so that a small face is
         found within a second and an empty corridor costs a bounded amount.
         """
         began = self._clock.boottime_ns()
-        found = self._detector.detect_whole(frame.pixels) or self._some_tiles(frame.pixels)
+        found = self._detector.glance(frame.pixels)
         self._note("detect", began)
-        found = sorted(found, key=lambda d: -d.area)[:_MOST_FACES_LIVE]
+        found = sorted(found, key=_area, reverse=True)[:_MOST_FACES_LIVE]
         return tuple(
             Sighting(
                 embedding=face.embedding,
@@ -96,18 +92,6 @@ class FacePipeline:
             )
             for face in self._embedded(frame.pixels, found)
         )
-
-    def _some_tiles(self, pixels: Pixels) -> list[Detection]:
-        height, width = pixels.shape[:2]
-        # At 640x480 the whole frame already shows faces from 60 pixels on: tiles are for more.
-        if max(width, height) <= 640:
-            return []
-        every = tiles(width, height)
-        chosen = [every[(self._next_tile + n) % len(every)] for n in range(_TILES_A_FRAME)]
-        found = self._detector.detect_tiles(pixels, chosen)
-        if not found:
-            self._next_tile = (self._next_tile + _TILES_A_FRAME) % len(every)
-        return found
 
     def _embedded(self, pixels: Pixels, found: list[Detection]) -> list[FoundFace]:
         faces = []
@@ -131,6 +115,10 @@ class FacePipeline:
 
     def _note(self, stage: str, began_ns: int) -> None:
         self._record(stage, (self._clock.boottime_ns() - began_ns) * 1000 / NS_PER_S)
+
+
+def _area(detection: Detection) -> float:
+    return detection.box[2] * detection.box[3]
 
 
 def open_pipeline(

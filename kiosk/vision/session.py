@@ -64,7 +64,7 @@ class Session:
             self._session = ort.InferenceSession(
                 data, _options(threads), providers=["CPUExecutionProvider"]
             )
-        except Exception as error:  # noqa: BLE001 - onnxruntime raises its own unrelated classes
+        except Exception as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ModelError(
                 f"model {entry.id}: onnxruntime {ort.__version__} cannot load"

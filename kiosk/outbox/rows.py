@@ -1,0 +1,171 @@
+"""The outbox's rows, read and changed inside one transaction."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from kiosk.errors import OutboxBrokenError, OutboxError
+from kiosk.types import Direction, ReceiptStatus, Stamp, Trust
+from kiosk.wire.eventid import is_event_id
+
+_STAMP = "event.utc_ms, event.boottime_ns, boot.boot_id, event.trust"
+_EVENT = (
+    "event.position, event.event_id, event.epoch, epoch.name || ':' || event.number,"
+    f" event.state, event.attempts, event.body_sha256, {_STAMP}"
+)
+_JOINED = "JOIN boot ON boot.id = event.boot JOIN epoch ON epoch.id = event.epoch"
+# All three are put together from the constants above, never from values.
+_BY_ID = f"SELECT {_EVENT} FROM event {_JOINED} WHERE event.event_id = ?"  # noqa: S608
+_OLDEST = (
+    f"SELECT {_EVENT} FROM waiting JOIN event USING (position) {_JOINED}"  # noqa: S608
+    " ORDER BY waiting.position LIMIT 1"
+)
+_LAST_PUNCH = (
+    f"SELECT {_STAMP} FROM last_punch JOIN event USING (position)"  # noqa: S608
+    " JOIN boot ON boot.id = event.boot"
+    " WHERE last_punch.employee_tag = ? AND last_punch.kind = ?"
+)
+
+
+class Connection(Protocol):
+    """The one method of a database connection that rows need."""
+
+    def execute(self, sql: str, parameters: tuple[Any, ...], /) -> Any:
+        """Run one statement."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """One event's row: all that stays of it for ever. `seq` is `epoch:number`."""
+
+    position: int
+    event_id: str
+    epoch: int
+    seq: str
+    state: str
+    attempts: int
+    body_sha256: bytes | None
+    seen: Stamp
+
+
+class Rows:
+    """Named reads and changes over one open transaction."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def run(self, statement: str, *values: object) -> None:
+        """Run a statement that returns nothing."""
+        self._connection.execute(statement, values)
+
+    def first(self, query: str, *values: object) -> tuple[Any, ...] | None:
+        """Return the first row, None if there is none."""
+        # All are fetched: a cursor left open would keep its statement, and the log, busy.
+        rows: list[tuple[Any, ...]] = self._connection.execute(query, values).fetchall()
+        return rows[0] if rows else None
+
+    def one(self, query: str, *values: object) -> tuple[Any, ...]:
+        """Return the row that the tables' own rules say is there."""
+        row = self.first(query, *values)
+        if row is None:
+            raise OutboxBrokenError(
+                f"expected a row, got none for: {query}",
+                hint="the file was changed by hand or is damaged; restore it",
+            )
+        return row
+
+    def oldest(self) -> Recorded | None:
+        """Return the event that has waited longest."""
+        row = self.first(_OLDEST)
+        return None if row is None else _recorded(row)
+
+    def event(self, event_id: str) -> Recorded | None:
+        """Return an event in whatever state, None if it was never recorded."""
+        if not is_event_id(event_id):
+            return None
+        row = self.first(_BY_ID, uuid.UUID(event_id).bytes)
+        return None if row is None else _recorded(row)
+
+    def queued(self, event_id: str) -> Recorded:
+        """Return a queued event; OutboxError if it is none."""
+        event = self.event(event_id)
+        if event is None:
+            raise OutboxError(f"expected a recorded event, {event_id} never was recorded")
+        if event.state != "queued":
+            raise OutboxError(f"expected a queued event, {event_id} is {event.state}")
+        return event
+
+    def add(self, event_id: str, seen: Stamp) -> tuple[int, str]:
+        """Add an event with the next number; returns its position and SEQ."""
+        epoch, name, number = self.one(
+            "UPDATE epoch SET highest = highest + 1, queued = queued + 1"
+            " WHERE id = (SELECT max(id) FROM epoch) RETURNING id, name, highest"
+        )
+        self.run("INSERT INTO boot (boot_id) VALUES (?) ON CONFLICT DO NOTHING", seen.boot_id)
+        (position,) = self.one(
+            "INSERT INTO event (event_id, epoch, number, utc_ms, boottime_ns, trust, boot)"
+            " VALUES (?, ?, ?, ?, ?, ?, (SELECT id FROM boot WHERE boot_id = ?))"
+            " RETURNING position",
+            *(uuid.UUID(event_id).bytes, epoch, number),
+            *(seen.utc_ms, seen.boottime_ns, seen.trust.value, seen.boot_id),
+        )
+        return position, f"{name}:{number}"
+
+    def remember(self, employee_tag: bytes, kind: Direction | None, position: int) -> None:
+        """Make an event the latest one of a person and direction."""
+        self.run(
+            "INSERT INTO last_punch (employee_tag, kind, position) VALUES (?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET position = excluded.position",
+            *(employee_tag, _kind_text(kind), position),
+        )
+
+    def last_punch(self, employee_tag: bytes, kind: Direction | None) -> Stamp | None:
+        """Return the time of the latest event of a person and direction."""
+        row = self.first(_LAST_PUNCH, employee_tag, _kind_text(kind))
+        return None if row is None else _stamp(row)
+
+    def erase(self, event: Recorded, answer: ReceiptStatus) -> None:
+        """Delete what a queued event holds: the server has it."""
+        self.run("DELETE FROM waiting WHERE position = ?", event.position)
+        self.run(
+            "UPDATE event SET state = 'settled', answer = ? WHERE position = ?",
+            *(answer.value, event.position),
+        )
+        self.run(
+            "UPDATE epoch SET queued = queued - 1, settled = settled + 1 WHERE id = ?", event.epoch
+        )
+
+    def set_aside(self, event: Recorded, reason: str, answer: ReceiptStatus | None = None) -> None:
+        """Move all that a queued event holds to the quarantine."""
+        self.run(
+            "INSERT INTO quarantine (position, draft, body, reason)"
+            " SELECT position, draft, body, ? FROM waiting WHERE position = ?",
+            *(reason, event.position),
+        )
+        self.run("DELETE FROM waiting WHERE position = ?", event.position)
+        self.run(
+            "UPDATE event SET state = 'quarantined', answer = ? WHERE position = ?",
+            *(None if answer is None else answer.value, event.position),
+        )
+        self.run(
+            "UPDATE epoch SET queued = queued - 1, quarantined = quarantined + 1 WHERE id = ?",
+            event.epoch,
+        )
+
+
+def _kind_text(kind: Direction | None) -> str:
+    return "" if kind is None else kind.value
+
+
+def _recorded(row: tuple[Any, ...]) -> Recorded:
+    position, event_id, epoch, seq, state, attempts, digest = row[:7]
+    name = str(uuid.UUID(bytes=event_id))
+    return Recorded(position, name, epoch, seq, state, attempts, digest, _stamp(row[7:]))
+
+
+def _stamp(row: tuple[Any, ...]) -> Stamp:
+    utc_ms, boottime_ns, boot_id, trust = row
+    return Stamp(utc_ms, boottime_ns, boot_id, Trust(trust))

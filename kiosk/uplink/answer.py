@@ -1,0 +1,80 @@
+"""What a server's status line means for the event that was sent: a pure table."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+from kiosk.errors import EventRefusedError, LinkDownError, UplinkPausedError, WireError
+
+log = logging.getLogger(__name__)
+
+MAX_DELAY_S = 86_400.0
+
+_AGAIN = frozenset({408, 425, 429})
+_KIOSK_REFUSED = frozenset({401, 403, 404, 405, 410, 501})
+_EVENT_REFUSED = frozenset({400, 413, 422})
+_SHOWN_CHARACTERS = 40
+
+
+def check_status(status: int, *, retry_after: str | None, date: str | None) -> None:
+    """Return for 2xx, and raise for every other HTTP status what it means.
+
+    408, 425, 429 and 5xx but 501: LinkDownError with the delay the server asked for.
+    400, 413, 422: EventRefusedError. 401, 403, 404, 405, 410, 501 and every status that is not
+    named here, redirects among them: UplinkPausedError. `retry_after` and `date` are the reply's
+    headers of these names.
+    """
+    if 200 <= status < 300:
+        return
+    if status in _AGAIN or (500 <= status < 600 and status not in _KIOSK_REFUSED):
+        raise LinkDownError(
+            f"expected a receipt, got status {status}",
+            hint="the event is sent again later",
+            min_delay_s=_asked_delay_s(retry_after, date),
+        )
+    if status in _EVENT_REFUSED:
+        raise EventRefusedError(f"expected a receipt, the server refuses this event: {status}")
+    if status in _KIOSK_REFUSED:
+        raise UplinkPausedError(
+            f"expected a receipt, the server refuses this kiosk: {status}",
+            hint="check server.url and the keys on both sides; everything is kept meanwhile",
+        )
+    raise UplinkPausedError(
+        f"expected a receipt, got status {status}, which no attendance server sends",
+        hint="check server.url and what stands in between; everything is kept meanwhile",
+    )
+
+
+def retry_after_s(value: str, date: str | None) -> float:
+    """Return Retry-After (RFC 9110, 10.2.3) in seconds, 0..86400; WireError if it is neither form.
+
+    A moment is taken relative to `date`, the same reply's Date: the kiosk's clock may be wrong,
+    and the difference of two times of one clock never is.
+    """
+    text = value.strip()
+    if text.isascii() and text.isdigit():
+        return min(float(text), MAX_DELAY_S)
+    seconds = (_moment("Retry-After", text) - _moment("Date", date or "")).total_seconds()
+    return min(max(seconds, 0.0), MAX_DELAY_S)
+
+
+def _asked_delay_s(retry_after: str | None, date: str | None) -> float:
+    if retry_after is None:
+        return 0.0
+    try:
+        return retry_after_s(retry_after, date)
+    except WireError as error:
+        log.warning("uplink.retry_after_ignored", extra={"fields": {"reason": str(error)}})
+        return 0.0
+
+
+def _moment(header: str, text: str) -> datetime:
+    try:
+        moment = parsedate_to_datetime(text)
+    except (ValueError, TypeError, IndexError, OverflowError) as cause:
+        shown = text[:_SHOWN_CHARACTERS]
+        raise WireError(f"{header}: expected seconds or an HTTP date, got {shown!r}") from cause
+    # HTTP dates are in GMT whether or not they say so.
+    return moment.replace(tzinfo=UTC)

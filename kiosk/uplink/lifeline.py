@@ -1,0 +1,139 @@
+"""Connections that another thread can end, at every moment from their first packet on."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from typing import ClassVar
+
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
+
+
+class Lifeline:
+    """Holds the one socket in use, so that any thread can cut it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._socket: socket.socket | None = None
+        self._stand_in: socket.socket | None = None
+        self._cut = ""
+        self._for_good = False
+
+    @property
+    def cut_because(self) -> str:
+        """Why the exchange under way was cut, empty while it was not."""
+        return self._cut
+
+    def begin(self) -> None:
+        """A new exchange begins: an earlier cut is over, unless it was for good."""
+        with self._lock:
+            if not self._for_good:
+                self._cut = ""
+
+    def cut(self, reason: str, *, for_good: bool = False) -> None:
+        """End the exchange under way; `for_good` also every later one, at its beginning."""
+        with self._lock:
+            self._cut = self._cut or reason
+            self._for_good = self._for_good or for_good
+            for live in (self._socket, self._stand_in):
+                if live is not None:
+                    # Not connected yet or any more: nothing is left to wake.
+                    with contextlib.suppress(OSError):
+                        # Past SSLSocket.shutdown, which would unwrap it under its reader's feet.
+                        socket.socket.shutdown(live, socket.SHUT_RDWR)
+
+    def connecting(self, new: socket.socket) -> None:
+        """Hold a socket that is about to connect; ConnectionAbortedError after a cut.
+
+        A duplicate is held, because TLS takes the descriptor over before its handshake.
+        """
+        with self._lock:
+            self._check()
+            self._let_go_of_stand_in()
+            self._stand_in = new.dup()
+
+    def connected(self, ready: socket.socket) -> None:
+        """Hold a socket that is ready for use; ConnectionAbortedError after a cut."""
+        with self._lock:
+            self._let_go_of_stand_in()
+            self._check()
+            self._socket = ready
+
+    def failed(self) -> None:
+        """No connection came about."""
+        with self._lock:
+            self._let_go_of_stand_in()
+
+    def _check(self) -> None:
+        if self._cut:
+            raise ConnectionAbortedError(self._cut)
+
+    def _let_go_of_stand_in(self) -> None:
+        # While a duplicate is open the server would not see the end of the connection.
+        if self._stand_in is not None:
+            self._stand_in.close()
+            self._stand_in = None
+
+
+class _Held(HTTPConnection):
+    """A connection that hands its socket to a lifeline before the first packet."""
+
+    lifeline: ClassVar[Lifeline]
+
+    def connect(self) -> None:
+        try:
+            super().connect()
+            self.lifeline.connected(self.sock)
+        except BaseException:
+            self.lifeline.failed()
+            raise
+
+    def _new_conn(self) -> socket.socket:
+        # As urllib3's own, which shows a socket only once it is connected.
+        try:
+            return self._first_reachable()
+        except socket.gaierror as error:
+            raise NameResolutionError(self.host, self, error) from error
+        except TimeoutError as error:
+            raise ConnectTimeoutError(self, f"no connection in {self.timeout} s") from error
+        except OSError as error:
+            raise NewConnectionError(self, str(error)) from error
+
+    def _first_reachable(self) -> socket.socket:
+        failure: OSError = OSError("the name has no address")
+        addresses = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+        for family, kind, protocol, _, address in addresses:
+            new = socket.socket(family, kind, protocol)
+            try:
+                new.settimeout(self.timeout)
+                new.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                self.lifeline.connecting(new)
+                new.connect(address)
+            except OSError as error:
+                new.close()
+                failure = error
+            else:
+                return new
+        raise failure
+
+
+def pool_classes(lifeline: Lifeline) -> dict[str, type[HTTPConnectionPool]]:
+    """Return connection pools, by scheme, whose connections hang on `lifeline`."""
+
+    class Plain(_Held):
+        pass
+
+    class Secure(_Held, HTTPSConnection):
+        pass
+
+    class PlainPool(HTTPConnectionPool):
+        ConnectionCls = Plain
+
+    class SecurePool(HTTPSConnectionPool):
+        ConnectionCls = Secure
+
+    Plain.lifeline = Secure.lifeline = lifeline
+    return {"http": PlainPool, "https": SecurePool}

@@ -1,0 +1,109 @@
+"""One file, every mistake told at once, and examples that load."""
+
+import tomllib
+
+import pytest
+
+from kiosk.config import Settings, check, is_loopback, load, signed_receipts_required
+from kiosk.errors import ConfigError
+
+LEAST = '[server]\nurl = "https://a.example"\n'
+
+
+def problems(text):
+    with pytest.raises(ConfigError) as caught:
+        check(tomllib.loads(text), "test.toml")
+    return caught.value.problems
+
+
+def test_every_mistake_is_told_at_once():
+    """Wrong type, unknown key, value out of range and a missing key, each with what is allowed."""
+    told = problems(
+        '[server]\nread_timeout_s = 1e9\n[camera]\nsource = "webcam"\nwidht = 5\nheight = "x"\n'
+        '[recognition]\nthreshold = "high"\n'
+    )
+    assert len(told) == 6
+    text = "\n".join(told)
+    assert "server.url: missing" in text
+    assert (
+        "server.read_timeout_s = 1000000000.0: expected float at least 0.1, at most 300.0" in text
+    )
+    assert "camera.source = 'webcam': allowed: 'picamera2', 'v4l2', 'replay'" in text
+    assert "camera.widht: unknown key; did you mean width?" in text
+    assert "camera.height = 'x': expected int at least 64" in text
+    assert "recognition.threshold = 'high': expected float" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('[server]\nurl = "http://pay.example"\n', "allow_plain_http"),
+        (LEAST + 'client_cert_file = "x"\n', "both or neither"),
+        (LEAST + "require_signed_receipts = true\n", "key_id"),
+        (LEAST + 'key_id = "k"\naccept_plain_receipts = true\n', "cannot sign"),
+        (LEAST + '[camera]\nsource = "replay"\n', "camera.replay"),
+        (LEAST + '[camera]\nsource = "v4l2"\n', "camera.device"),
+        (LEAST + "[recognition]\nframes_to_agree = 9\n", "frames_to_give_up"),
+        (LEAST + "[recognition]\nmin_quality = true\n", "min_quality"),
+        ("server = 3\n", "server: expected a table"),
+        ("[server]\nurl = 5\n", "server.url = 5"),
+    ],
+)
+def test_mistakes_between_keys(text, told):
+    """What no single key shows is told too."""
+    assert told in "\n".join(problems(text))
+
+
+def test_examples_load(repository):
+    """Every example file in deploy/ checks."""
+    examples = sorted((repository / "deploy").glob("*.toml"))
+    assert len(examples) >= 2
+    for example in examples:
+        load(example)
+
+
+def test_the_example_shows_every_key_with_its_default(repository):
+    """The commented example cannot fall behind the structures."""
+    document = tomllib.loads((repository / "deploy" / "kiosk.example.toml").read_text())
+    defaults = check({"server": {"url": "https://attendance.example.org"}}, "defaults")
+    for name in Settings.__struct_fields__:
+        section = getattr(defaults, name)
+        shown = document[name]
+        expected = {k: getattr(section, k) for k in section.__struct_fields__ if k != "replay"}
+        assert {k: tuple(v) if isinstance(v, list) else v for k, v in shown.items()} == expected
+
+
+def test_unreadable_files_are_named(tmp_path):
+    """Missing files and files that are no TOML are one line each."""
+    with pytest.raises(ConfigError, match="No such file"):
+        load(tmp_path / "none.toml")
+    broken = tmp_path / "broken.toml"
+    broken.write_text("[server\n")
+    with pytest.raises(ConfigError, match="not TOML"):
+        load(broken)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("http://127.0.0.1:80/x", True),
+        ("http://localhost", True),
+        ("http://[::1]:8", True),
+        ("http://127.evil.example", False),
+        ("http://localhost@evil.example", False),
+        ("http://10.0.0.1", False),
+    ],
+)
+def test_loopback(url, expected):
+    """Only this machine itself is loopback, whatever the name looks like."""
+    assert is_loopback(url) is expected
+
+
+def test_signed_receipts_follow_the_key():
+    """With a key id receipts must be signed unless the file says otherwise."""
+    with_key = check(tomllib.loads(LEAST + 'key_id = "k1"\n'), "t").server
+    without = check(tomllib.loads(LEAST), "t").server
+    off = check(tomllib.loads(LEAST + 'key_id = "k1"\nrequire_signed_receipts = false\n'), "t")
+    assert signed_receipts_required(with_key)
+    assert not signed_receipts_required(without)
+    assert not signed_receipts_required(off.server)

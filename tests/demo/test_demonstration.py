@@ -1,0 +1,75 @@
+"""`kiosk demo` shows the main job, and fails when a part of it does."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+LIMIT_S = 300
+
+
+def demo(*arguments, patch=None, tmp_path=None):
+    """Run the demonstration as a user would; `patch` is code run in each of its processes."""
+    environment = dict(os.environ)
+    if patch:
+        (tmp_path / "sitecustomize.py").write_text(patch)
+        environment["PYTHONPATH"] = str(tmp_path)
+    return subprocess.run(
+        [sys.executable, "-m", "kiosk", "demo", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+        env=environment,
+    )
+
+
+def rows(output):
+    """The summary's lines of visits, by who walked up."""
+    lines = [line.split() for line in output.splitlines() if "  " in line]
+    return {words[1]: " ".join(words) for words in lines if words[1:2] and words[1] in CAST}
+
+
+CAST = ("obama", "collins", "biden")
+
+
+def test_everybody_gets_what_they_are_due():
+    """Obama and Collins are recorded by name, the stranger is not, and honesty is kept."""
+    done = demo()
+    assert done.returncode == 0, done.stdout + done.stderr
+    summary = rows(done.stdout)
+    assert "recorded obama" in summary["obama"]
+    assert summary["obama"].endswith("ok")
+    assert "recorded collins" in summary["collins"]
+    assert summary["collins"].endswith("same photograph")
+    assert "not recognised" in summary["biden"]
+    assert "a photograph of a person is not told from the person" in done.stdout
+    for stage in ("detect", "align", "embed", "match", "commit"):
+        assert f"\n{stage} " in done.stdout
+
+
+def test_a_wrong_alignment_fails():
+    """Eyes and mouth swapped in the template: the demonstration must not pass."""
+    pytest.importorskip("kiosk.vision.align")
+    patch = "import kiosk.vision.align as a\na.TEMPLATE = a.TEMPLATE[[2, 3, 0, 1]].copy()\n"
+    with_patch(patch)
+
+
+def test_a_constant_embedder_fails():
+    """A model that sees the same in everybody: the demonstration must not pass."""
+    patch = (
+        "import numpy as np\nimport kiosk.vision.embed as e\nfrom kiosk.types import Embedding\n"
+        "e.Embedder.embed = lambda self, crop: Embedding.of(np.arange(1.0, 193.0), self.space)\n"
+    )
+    with_patch(patch)
+
+
+def with_patch(patch):
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        done = demo(patch=patch, tmp_path=Path(folder))
+    assert done.returncode == 1, done.stdout
+    assert "kiosk demo:" in done.stderr
