@@ -104,6 +104,14 @@ def test_a_planted_import_is_seen(tmp_path):
     assert own(planted) == {"lab"}
 
 
+def test_every_test_states_its_rule():
+    """A test's docstring is the rule it protects."""
+    for path in sorted(Path(__file__).parent.rglob("test_*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                assert ast.get_docstring(node), f"{path.name}: {node.name}"
+
+
 def test_functions_stay_small():
     """No function has more than 60 lines without its docstring, no file more than 350."""
     for name, path in sources().items():

@@ -1,4 +1,4 @@
-"""Frames from a video, a folder of images, or a still turned into a walk-up, paced like a camera."""
+"""Frames from a video, a folder of images, or a still as a walk-up, paced like a camera."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A still turned into somebody who walks up: approach, drift, motion blur, changing light, noise."""
+"""A still as somebody who walks up: approach, drift, motion blur, changing light, noise."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def _placement(
 
 def _blurred(picture: NDArray[Any], speed: float) -> NDArray[np.float32]:
     """Motion blur that grows with the speed of approach."""
-    length = int(round(speed * 60))
+    length = round(speed * 60)
     if length < 2:
         return np.asarray(picture, dtype=np.float32)
     return np.asarray(cv2.blur(picture, (length, 1)), dtype=np.float32)

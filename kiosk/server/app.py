@@ -77,6 +77,7 @@ def create_app(store: Store, rules: Rules) -> FastAPI:
     _add_messages(app, reception, rules)
     _add_records(app, store, rules)
     _add_people(app, store, pictures, rules)
+    _add_devices(app, store, rules)
     return app
 
 
@@ -207,6 +208,10 @@ def _add_people(app: FastAPI, store: Store, pictures: PictureEnrolment, rules: R
         if not count:
             raise HTTPException(404, f"an enrolled employee expected, nobody is {employee!r}")
         return {"employee": employee, "removed": count}
+
+
+def _add_devices(app: FastAPI, store: Store, rules: Rules) -> None:
+    guard = [_bearer(rules)]
 
     @app.put("/devices/{device}/keys/{key_id}", dependencies=guard, tags=["devices"])
     async def register(device: str, key_id: str, request: Request) -> dict[str, str]:

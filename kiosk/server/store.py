@@ -106,7 +106,7 @@ class Store:
             return [dict(row) for row in self._connection.execute(query, values)]
 
     def record(self, record: Record) -> str:
-        """Insert a record: "ok"; "duplicate" for the same body again, "rejected" for another one."""
+        """Insert: "ok"; "duplicate" for the same body again, "rejected" for another one."""
         names = Record.__slots__
         values = [getattr(record, name) for name in names]
         marks = ", ".join("?" * len(names))

@@ -1,1 +1,1 @@
-"""The seeing room: from pixels to embeddings, the same code for enrolment, daemon and validation."""
+"""The seeing room: pixels to embeddings, one code for enrolment, daemon and validation."""

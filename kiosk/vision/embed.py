@@ -67,6 +67,6 @@ class Embedder:
 
 
 def open_embedder(manifest: Manifest, model_id: str, threads: int) -> Embedder:
-    """Load the embedder of that id; ModelError by name when anything is not as the manifest says."""
+    """Load the embedder of that id; ModelError by name when it is not as the manifest says."""
     entry = manifest.get(model_id, "embedder")
     return Embedder(entry, Session(entry, threads))

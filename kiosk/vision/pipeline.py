@@ -1,4 +1,4 @@
-"""Frame to sightings: detect, align, measure, embed. One way for enrolment, daemon and validation."""
+"""Frame to sightings: detect, align, measure, embed; enrolment and validation go the same way."""
 
 from __future__ import annotations
 

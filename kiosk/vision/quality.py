@@ -33,7 +33,7 @@ def size_of(detection: Detection) -> float:
 
 
 def sharpness_of(grey: Pixels) -> float:
-    """Logarithmic in the variance of the Laplacian of the crop's middle (Pech-Pacheco et al. 2000)."""
+    """Logarithmic in the Laplacian's variance of the crop's middle (Pech-Pacheco et al. 2000)."""
     middle = grey[20:-12, 20:-20]
     variance = float(cv2.Laplacian(middle, cv2.CV_32F).var())
     # Contrast scales the Laplacian: a dim sharp face is not a blurred one.

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from kiosk.errors import ModelError
 from kiosk.vision.manifest import ModelEntry
 
+# onnxruntime would otherwise write a device id and a usage database below the home folder.
+ort.disable_telemetry_events()
+
 
 def verified_bytes(entry: ModelEntry) -> bytes:
     """The file's bytes, after size and SHA-256 agree with the manifest.
@@ -93,7 +96,7 @@ class Session:
         expected = [spec.batch or "any", *picture]
         # A named or missing dimension of the file is free and takes what the manifest says.
         fits = len(shape) == 4 and all(
-            not isinstance(got, int) or want == "any" or got == want
+            not isinstance(got, int) or want in {"any", got}
             for got, want in zip(shape, expected, strict=True)
         )
         if not fits or (spec.batch == 0 and isinstance(shape[0], int)):

@@ -1,0 +1,131 @@
+"""`kiosk embed`, `compare`, `models` and the errors of the command line."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from kiosk.__main__ import main
+
+
+def run(capsys, *arguments):
+    """Exit status, standard output and standard error of one command."""
+    try:
+        status = main([str(a) for a in arguments])
+    except SystemExit as stop:
+        status = stop.code
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def test_embed_prints_a_line_for_each_image(capsys, people):
+    """The JSON has what docs and programs rely on."""
+    status, out, _ = run(capsys, "embed", people / "obama.jpg", people / "biden.jpg", "--json")
+    assert status == 0
+    first, second = (json.loads(line) for line in out.splitlines())
+    assert first["model"] == "mobilefacenet-fp32"
+    assert first["space"] == "mobilefacenet-192-4pt"
+    assert (first["width"], first["height"]) == (720, 900)
+    (face,) = first["faces"]
+    assert set(face) == {"box", "score", "landmarks", "quality", "embedding", "f2"}
+    assert len(face["landmarks"]) == 4
+    assert np.linalg.norm(face["embedding"]) == pytest.approx(1.0, abs=1e-5)
+    assert face["f2"]["F2_DIM"] == 192
+    assert len(second["faces"]) == 1
+
+
+def test_embed_goes_on_after_a_bad_image(capsys, people, tmp_path):
+    """One broken file is told on its line, the others are done, and the status is 1."""
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"not a picture")
+    status, out, _ = run(capsys, "embed", broken, people / "obama.jpg", "--json")
+    assert status == 1
+    first, second = (json.loads(line) for line in out.splitlines())
+    assert set(first) == {"image", "error"}
+    assert len(second["faces"]) == 1
+
+
+def test_embed_of_an_aligned_crop(capsys, repository, tmp_path):
+    """--aligned takes 112x112 as it is and refuses anything else."""
+    crop = repository / "models" / "golden" / "obama.png"
+    status, out, _ = run(capsys, "embed", "--aligned", "--json", crop)
+    golden = json.loads((crop.parent / "mobilefacenet-192-4pt.json").read_text())["obama.png"]
+    assert status == 0
+    assert np.dot(json.loads(out)["faces"][0]["embedding"], golden) > 0.9999
+    wrong = tmp_path / "wrong.png"
+    cv2.imwrite(str(wrong), np.zeros((100, 100, 3), np.uint8))
+    status, out, _ = run(capsys, "embed", "--aligned", "--json", wrong)
+    assert status == 1
+    assert "112x112" in json.loads(out)["error"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [("obama", "obama3", True), ("obama", "biden", False), ("collins", "obama3", False)],
+)
+def test_compare_on_the_demonstration_photographs(capsys, people, one, other, same):
+    """The same person is above the threshold, others are below."""
+    status, out, _ = run(
+        capsys, "compare", people / f"{one}.jpg", people / f"{other}.jpg", "--json"
+    )
+    answer = json.loads(out)
+    assert status == 0
+    assert answer["same"] is same
+    assert (answer["cosine"] >= answer["threshold"]) is same
+
+
+def test_compare_without_a_face(capsys, people, tmp_path):
+    """A picture without a face is the user's mistake: status 2, one line."""
+    empty = tmp_path / "empty.png"
+    cv2.imwrite(str(empty), np.full((300, 300, 3), 128, np.uint8))
+    status, _, err = run(capsys, "compare", empty, people / "obama.jpg")
+    assert status == 2
+    assert len(err.splitlines()) == 1
+    assert "a face expected, none found" in err
+
+
+def test_models_check_proves_hashes_and_golden_faces(capsys):
+    """Every shipped file has its pinned hash and gives its golden embeddings."""
+    status, out, _ = run(capsys, "models", "check")
+    assert status == 0
+    assert out.count("golden faces at cosine") == 2
+
+
+def test_models_list_names_what_users_may_bring(capsys):
+    """The table of models, their licences and whether their files are here."""
+    status, out, _ = run(capsys, "models", "list", "--json")
+    listed = {entry["id"]: entry for entry in json.loads(out)}
+    assert status == 0
+    assert listed["w600k-r50-fp32"]["licence"] == "non-commercial research"
+    assert not listed["w600k-r50-fp32"]["present"]
+    assert {entry["dim"] for entry in listed.values()} >= {128, 192, 512}
+
+
+def test_a_model_that_is_not_there(capsys, people):
+    """The manifest knows it, the file is missing: its path and its source are told."""
+    status, _, err = run(
+        capsys, "compare", "--model", "w600k-r50-fp32", *[people / "obama.jpg"] * 2
+    )
+    assert status == 1
+    assert "w600k_r50.onnx" in err
+    assert "get it from" in err
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["nonsense"], ["embed"], ["compare", "a"], ["check-config", "/none.toml"]]
+)
+def test_mistakes_have_status_2(capsys, arguments):
+    """Usage and missing files: one line, status 2, no trace."""
+    status, _, err = run(capsys, *arguments)
+    assert status == 2
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_check_config_tells_all(capsys, tmp_path):
+    """Each mistake is a line of its own."""
+    file = tmp_path / "k.toml"
+    file.write_text('[server]\nurl = 1\nx = 2\n[camera]\nsource = "x"\n')
+    status, _, err = run(capsys, "check-config", file)
+    assert status == 2
+    assert len(err.strip().splitlines()) == 3
