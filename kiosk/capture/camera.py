@@ -15,20 +15,29 @@ class EndOfFrames(CameraError):  # noqa: N818 - an end, not a mistake
 
 
 class Camera(Protocol):
-    """A source of frames. One thread opens, reads and closes it; `open` may follow `close`."""
+    """A source of frames.
+
+    One thread opens and reads it. Any thread may close it, which ends a `read` that waits; after
+    `close` it may be opened again. No call waits without a deadline: `read` has the caller's,
+    `open` and `close` have one of the camera's own.
+    """
 
     name: str
 
     def open(self) -> None:
-        """Make ready; CameraError naming what is missing."""
+        """Make ready; CameraError naming what was expected, what came and what to do."""
         ...
 
     def read(self, timeout_s: float) -> Frame:
-        """The next frame; CameraError when none comes in time."""
+        """The next frame, never the same one twice.
+
+        Raises CameraError when none comes within `timeout_s`, when the camera fails or is closed,
+        and EndOfFrames when a replay is over.
+        """
         ...
 
     def close(self) -> None:
-        """Let go; harmless when it is not open."""
+        """Let go; harmless when it is not open. What hangs is named in the journal."""
         ...
 
 

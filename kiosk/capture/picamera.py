@@ -1,7 +1,8 @@
 """The Raspberry Pi camera: the only place that knows picamera2.
 
-libcamera's own time-out raises nothing in picamera2: a capture simply never returns. So every
-wait has a deadline, and what a missed one leaves behind in picamera2's queue is flushed.
+libcamera's own time-out raises nothing in picamera2: a capture simply never returns, and `stop`
+and `close` may not either. So every call into it has a deadline, and what a missed one leaves
+behind in picamera2's queue is flushed.
 """
 
 from __future__ import annotations
@@ -9,51 +10,82 @@ from __future__ import annotations
 import logging
 import threading
 from concurrent.futures import CancelledError
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any
 
 import numpy as np
 
 from kiosk import config
+from kiosk.capture.bounded import within
 from kiosk.clock import NS_PER_S, Clock
 from kiosk.errors import CameraError
 from kiosk.types import Frame
 
 log = logging.getLogger(__name__)
 
+_OPEN_S = 15.0
 _CLOSE_S = 5.0
+# picamera2 takes a wait of nothing for "do not wait" and then returns a job instead of a frame.
+_LEAST_WAIT_S = 0.001
+_HINT = "check ribbon cable and power supply"
 
 
 class PiCamera:
-    """A camera behind libcamera. Configured once; a frame counts when its sensor time advances."""
+    """A camera behind libcamera; `camera.device` is its number, 0 when empty.
+
+    Configured once, at `open`. A frame counts only when its sensor time has advanced: a pipeline
+    that froze goes on delivering the last one.
+    """
 
     def __init__(self, settings: config.Camera, clock: Clock) -> None:
         self.name = f"picamera2:{settings.device or '0'}"
         self._settings = settings
         self._clock = clock
-        self._camera: Any = None
-        self._mapped: Any = None
-        self._last_sensor_ns = 0
+        self._session: _Session | None = None
 
     def open(self) -> None:
         """Open, configure and start the camera."""
+        self.close()
         try:
             import picamera2
         except ImportError as error:
             raise CameraError(
-                f"the library picamera2 expected, {error}",
-                hint="apt install python3-picamera2, or set camera.source",
+                f"{self.name}: the library picamera2 expected, {error}",
+                hint="apt install python3-picamera2 and make the environment with"
+                " --system-site-packages, or set camera.source",
             ) from error
-        self._mapped = picamera2.MappedArray
+        number = self._settings.device or "0"
+        if not number.isdecimal():
+            raise CameraError(
+                f"camera.device: a camera number expected for picamera2, got {number!r}",
+                hint='leave it empty, or set camera.source = "v4l2" for a device path',
+            )
+        camera = within(
+            _OPEN_S,
+            f"open {self.name}",
+            lambda: self._started(picamera2.Picamera2, int(number)),
+            discard=lambda late: late.close(),
+        )
+        self._session = _Session(camera, picamera2.MappedArray)
+
+    def _started(self, make: Any, number: int) -> Any:
         try:
-            camera = picamera2.Picamera2(int(self._settings.device or 0))
+            camera = make(number)
+        except (RuntimeError, IndexError, OSError) as error:
+            raise CameraError(
+                f"{self.name}: a camera expected, {error}",
+                hint=f"{_HINT}; `rpicam-hello --list-cameras` lists what is connected",
+            ) from error
+        try:
             camera.configure(self._configuration(camera))
             camera.start()
-        except (RuntimeError, IndexError, OSError, ValueError) as error:
-            raise CameraError(
-                f"{self.name}: a camera expected, {error}", hint="check the ribbon cable"
-            ) from error
-        self._camera, self._last_sensor_ns = camera, 0
+        except (RuntimeError, OSError) as error:
+            # One that is left open could not be opened again in this process.
+            camera.close()
+            raise CameraError(f"{self.name}: cannot be started: {error}", hint=_HINT) from error
+        width, height = camera.camera_configuration()["main"]["size"]
+        facts = {"device": self.name, "width": int(width), "height": int(height)}
+        log.info("camera.granted", extra={"fields": facts})
+        return camera
 
     def _configuration(self, camera: Any) -> Any:
         step_us = int(1_000_000 / self._settings.frames_per_s)
@@ -62,6 +94,7 @@ class PiCamera:
             main={"size": (self._settings.width, self._settings.height), "format": "RGB888"},
             raw=None,
             buffer_count=4,
+            # The next frame, never one that has been waiting since the last call.
             queue=False,
             display=None,
             encode=None,
@@ -70,42 +103,80 @@ class PiCamera:
 
     def read(self, timeout_s: float) -> Frame:
         """The next frame with a new sensor time; CameraError when none comes in time."""
-        if self._camera is None:
-            raise CameraError("an open camera expected, it is closed", hint="call open first")
+        session = self._session
+        if session is None:
+            raise CameraError(f"{self.name}: an open camera expected, it is closed")
         end_ns = self._clock.boottime_ns() + int(timeout_s * NS_PER_S)
+        reason = "none came"
         while (left_s := (end_ns - self._clock.boottime_ns()) / NS_PER_S) > 0:
-            frame = self._capture(left_s)
-            if frame is not None:
-                return frame
-        raise CameraError(f"{self.name}: a new frame within {timeout_s:g} s expected, none came")
-
-    def _capture(self, timeout_s: float) -> Frame | None:
-        try:
-            with self._camera.captured_request(wait=timeout_s) as request:
-                sensor_ns = int(request.get_metadata().get("SensorTimestamp", 0))
-                if sensor_ns <= self._last_sensor_ns:
-                    return None
-                self._last_sensor_ns = sensor_ns
-                with self._mapped(request, "main", write=False) as mapped:
-                    # Rows may be padded to the hardware's stride: crop, and copy before release.
-                    view = mapped.array[: self._settings.height, : self._settings.width, :3]
-                    pixels = np.array(view, dtype=np.uint8)
-        except (FutureTimeoutError, TimeoutError, CancelledError) as error:
-            # The abandoned job would swallow the next frame and never release its buffer.
-            self._camera.cancel_all_and_flush()
-            raise CameraError(
-                f"{self.name}: a frame within {timeout_s:.1f} s expected, none came",
-                hint="check ribbon cable and power supply",
-            ) from error
-        return Frame(pixels, self._clock.now(), self.name)
+            try:
+                pixels = session.capture(max(left_s, _LEAST_WAIT_S))
+            except (TimeoutError, CancelledError):
+                reason = "the camera was closed" if session.closing.is_set() else "none came"
+                break
+            if pixels is not None:
+                return Frame(pixels, self._clock.now(), self.name)
+            reason = "only such with an old sensor time came"
+        raise CameraError(
+            f"{self.name}: a new frame within {timeout_s:g} s expected, {reason}", hint=_HINT
+        )
 
     def close(self) -> None:
-        """Close in a thread with a deadline: libcamera may block in the kernel."""
-        camera, self._camera = self._camera, None
-        if camera is None:
+        """End a read that waits, then close; what hangs in the kernel is named and left behind."""
+        session, self._session = self._session, None
+        if session is None:
             return
-        closing = threading.Thread(target=camera.close, name="picamera2-close", daemon=True)
+        closing = threading.Thread(target=session.close, name=f"close {self.name}", daemon=True)
         closing.start()
         closing.join(_CLOSE_S)
         if closing.is_alive():
-            log.error("camera.stuck", extra={"fields": {"device": self.name}})
+            facts = {"call": f"close {self.name}", "waited_s": _CLOSE_S}
+            log.error("camera.stuck", extra={"fields": facts})
+
+
+class _Session:
+    """A started camera from `open` to `close`."""
+
+    def __init__(self, camera: Any, mapped_array: Any) -> None:
+        self.closing = threading.Event()
+        self._camera, self._mapped_array = camera, mapped_array
+        self._capturing = threading.Lock()
+        self._sensor_ns = -1
+
+    def capture(self, timeout_s: float) -> np.ndarray[Any, np.dtype[np.uint8]] | None:
+        """A copy of the next frame; None when its sensor time is not a new one.
+
+        Raises TimeoutError or CancelledError with picamera2's queue left empty.
+        """
+        with self._capturing:
+            if self.closing.is_set():
+                raise CancelledError
+            try:
+                with self._camera.captured_request(wait=timeout_s) as request:
+                    return self._copied(request)
+            except TimeoutError:
+                # The abandoned job would swallow the next frame and never release its buffer.
+                self._camera.cancel_all_and_flush()
+                raise
+
+    def _copied(self, request: Any) -> np.ndarray[Any, np.dtype[np.uint8]] | None:
+        sensor_ns = int(request.get_metadata().get("SensorTimestamp", self._sensor_ns))
+        if sensor_ns <= self._sensor_ns:
+            return None
+        self._sensor_ns = sensor_ns
+        width, height = request.config["main"]["size"]
+        with self._mapped_array(request, "main", write=False) as mapped:
+            # Rows may be padded to the hardware's stride. The memory is the camera's again
+            # after the release: never keep a view of it.
+            return np.array(mapped.array[:height, :width, :3], dtype=np.uint8)
+
+    def close(self) -> None:
+        """Wake the reader and wait until it has let go of its buffer, then close the camera."""
+        self.closing.set()
+        while not self._capturing.acquire(timeout=0.05):
+            self._camera.cancel_all_and_flush()
+        try:
+            # Not `stop`: with a dead event thread it hangs, while `close` ends that thread first.
+            self._camera.close()
+        finally:
+            self._capturing.release()

@@ -1,174 +1,159 @@
-"""Frames from a video, a folder of images, or a still as a walk-up, paced like a camera."""
+"""Frames from videos, folders of images and stills turned into walk-ups, paced like a camera."""
 
 from __future__ import annotations
 
-import re
+import itertools
+import logging
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 
 from kiosk import config
+from kiosk.capture import footage
 from kiosk.capture.camera import EndOfFrames
-from kiosk.capture.walkup import Still, walk_up, wall
+from kiosk.capture.walkup import Still, Wall, walk_up
 from kiosk.clock import NS_PER_S, Clock
 from kiosk.errors import CameraError
-from kiosk.types import Frame, Pixels
+from kiosk.types import Frame, Pixels, Stamp
 
-_IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".pgm", ".ppm", ".webp"}
-# Longer than the longest sensible gap between two frames of one visit.
+log = logging.getLogger(__name__)
+
+# Longer than the default gap that ends a visit, so that each entry is a visit of its own.
 _EMPTY_S = 3.0
-_HINT = "replay takes a video file, a folder of images, or one image"
 
 
 class ReplayCamera:
-    """Replays the configured entries in turn, with an empty wall between them."""
+    """Replays the configured entries in turn; before each and after the last the wall is empty.
+
+    Every image of a folder and every frame of a video is one frame, at `frames_per_s` of the
+    configuration whatever a video claims. What an entry says is done in this order: mirror, relight
+    (gamma), scale onto black without distortion (or walk up, for a still), recompress. The same
+    configuration gives the same bytes after every `open`.
+    """
 
     def __init__(self, settings: config.Camera, clock: Clock) -> None:
         self.name = "replay"
         self._settings = settings
         self._clock = clock
-        self._never = threading.Event()
+        self._step_ns = int(NS_PER_S / settings.frames_per_s)
+        self._closed = threading.Event()
         self._frames: Iterator[Pixels] | None = None
         self._next_ns = 0
 
     def open(self) -> None:
         """Look at every entry, so that a missing or unreadable one is named at once."""
-        for entry in self._settings.replay:
-            _check(Path(entry.path))
+        for number, entry in enumerate(self._settings.replay):
+            footage.check(Path(entry.path))
+            self._compare_rate(number, Path(entry.path))
+        self._closed = threading.Event()
         self._frames = self._all()
         self._next_ns = self._clock.boottime_ns()
 
     def read(self, timeout_s: float) -> Frame:
         """The next frame when its time has come; EndOfFrames when the replay is over."""
-        if self._frames is None:
-            raise CameraError("an open camera expected, it is closed", hint="call open first")
+        frames, closed = self._frames, self._closed
+        if frames is None:
+            raise CameraError(f"{self.name}: an open camera expected, it is closed")
         due_s = (self._next_ns - self._clock.boottime_ns()) / NS_PER_S
+        if self._clock.wait(closed, min(max(0.0, due_s), timeout_s)):
+            raise CameraError(f"{self.name}: a frame expected, the camera was closed")
         if due_s > timeout_s:
-            self._clock.wait(self._never, timeout_s)
-            raise CameraError(f"a frame within {timeout_s:g} s expected, the next is not due yet")
-        self._clock.wait(self._never, max(0.0, due_s))
-        pixels = next(self._frames, None)
-        if pixels is None:
-            raise EndOfFrames("the replay is over")
-        # A reader that comes late does not get the missed frames in a burst.
-        step = int(NS_PER_S / self._settings.frames_per_s)
-        self._next_ns = max(self._next_ns + step, self._clock.boottime_ns())
-        return Frame(pixels, self._clock.now(), self.name)
+            raise CameraError(
+                f"{self.name}: a frame within {timeout_s:g} s expected, the next is not due yet",
+                hint="raise camera.frames_per_s or camera.frame_timeout_s",
+            )
+        return Frame(self._next(frames), self._paced(), self.name)
 
     def close(self) -> None:
-        """Forget where it was."""
+        """End a read that waits, and forget where it was."""
+        self._closed.set()
         self._frames = None
 
+    def _next(self, frames: Iterator[Pixels]) -> Pixels:
+        try:
+            pixels = next(frames, None)
+        except CameraError:
+            # A file went bad on the way: what comes after it is not the end of the replay.
+            self._frames = None
+            raise
+        if pixels is None:
+            raise EndOfFrames("the replay is over")
+        return pixels
+
+    def _paced(self) -> Stamp:
+        """The frame's moment. A reader that comes late gets no burst of what it missed."""
+        now = self._clock.now()
+        due_ns = max(self._next_ns + self._step_ns, now.boottime_ns)
+        # Never more than a step ahead: a clock that does not wait replays as fast as it can.
+        self._next_ns = min(due_ns, now.boottime_ns + self._step_ns)
+        return now
+
+    def _compare_rate(self, number: int, path: Path) -> None:
+        """A video at another rate plays too slowly or too fast: told, because nobody sees why."""
+        claimed = footage.frames_per_s(path)
+        wanted = self._settings.frames_per_s
+        if claimed and abs(claimed - wanted) > 0.05 * wanted:
+            facts = {"entry": number, "video_frames_per_s": claimed, "frames_per_s": wanted}
+            log.warning("camera.replay_rate", extra={"fields": facts})
+
     def _all(self) -> Iterator[Pixels]:
-        loops = self._settings.replay_loops
-        done = 0
-        while loops == 0 or done < loops:
-            for index, entry in enumerate(self._settings.replay):
-                rng = np.random.default_rng((self._settings.replay_seed, done, index))
-                yield from self._empty(rng)
-                yield from (self._finished(p, entry) for p in self._entry(entry, rng))
-            done += 1
-        yield from self._empty(np.random.default_rng((self._settings.replay_seed, done)))
+        settings = self._settings
+        seed = settings.replay_seed
+        wall = Wall(settings.width, settings.height, np.random.default_rng(seed))
+        loops = settings.replay_loops
+        for turn in range(loops) if loops else itertools.count():
+            for number, entry in enumerate(settings.replay):
+                rng = np.random.default_rng((seed, turn, number))
+                yield from self._empty(wall, rng)
+                log.info("camera.replaying", extra={"fields": {"entry": number, "turn": turn}})
+                for pixels in self._entry(entry, wall, rng):
+                    yield _recompressed(pixels, entry.jpeg_quality)
+        yield from self._empty(wall, np.random.default_rng((seed, loops)))
 
-    def _empty(self, rng: np.random.Generator) -> Iterator[Pixels]:
+    def _empty(self, wall: Wall, rng: np.random.Generator) -> Iterator[Pixels]:
         for _ in range(max(1, round(_EMPTY_S * self._settings.frames_per_s))):
-            yield wall(self._settings.width, self._settings.height, rng)
+            yield wall.empty(rng)
 
-    def _entry(self, entry: config.Replay, rng: np.random.Generator) -> Iterator[Pixels]:
-        path = Path(entry.path)
-        if path.is_dir():
-            for image in _images(path):
-                yield self._fitted(_relit(_image(image), entry))
-        elif path.suffix.lower() in _IMAGES:
-            still = Still(_relit(_image(path), entry), (entry.focus_x, entry.focus_y), entry.zoom)
-            frames = max(2, round(entry.seconds * self._settings.frames_per_s))
-            size = {"width": self._settings.width, "height": self._settings.height}
-            yield from walk_up(still, **size, frames=frames, rng=rng)
-        else:
-            for pixels in _video(path):
-                yield self._fitted(_relit(pixels, entry))
-
-    def _fitted(self, pixels: Pixels) -> Pixels:
-        """Scaled to fit the configured size without distortion, on black."""
-        width, height = self._settings.width, self._settings.height
-        scale = min(width / pixels.shape[1], height / pixels.shape[0])
-        inner = (round(pixels.shape[1] * scale), round(pixels.shape[0] * scale))
-        small = cv2.resize(pixels, inner, interpolation=cv2.INTER_AREA)
-        canvas = np.zeros((height, width, 3), dtype=np.uint8)
-        left, top = (width - inner[0]) // 2, (height - inner[1]) // 2
-        canvas[top : top + inner[1], left : left + inner[0]] = small
-        return canvas
-
-    def _finished(self, pixels: Pixels, entry: config.Replay) -> Pixels:
-        if not entry.jpeg_quality:
-            return pixels
-        quality = [cv2.IMWRITE_JPEG_QUALITY, entry.jpeg_quality]
-        _, data = cv2.imencode(".jpg", pixels, quality)
-        return _colour(cv2.imdecode(data, cv2.IMREAD_COLOR), "a recompressed frame")
+    def _entry(
+        self, entry: config.Replay, wall: Wall, rng: np.random.Generator
+    ) -> Iterator[Pixels]:
+        path, frame = Path(entry.path), (wall.width, wall.height)
+        if path.is_dir() or not footage.is_still(path):
+            return (_fitted(_relit(each, entry), *frame) for each in footage.pictures(path))
+        pixels = _relit(footage.load_still(path), entry)
+        still = Still(pixels, (entry.focus_x, entry.focus_y), entry.zoom, frame)
+        rate = self._settings.frames_per_s
+        return walk_up(still, wall, seconds=entry.seconds, frames_per_s=rate, rng=rng)
 
 
 def _relit(pixels: Pixels, entry: config.Replay) -> Pixels:
-    """Mirrored and relit as the entry says."""
+    """Mirrored and relit as the entry says; its focus is that of the mirrored picture."""
     if entry.mirror:
-        pixels = pixels[:, ::-1]
+        pixels = np.asarray(cv2.flip(pixels, 1), dtype=np.uint8)
     if entry.gamma == 1.0:
-        return np.ascontiguousarray(pixels)
+        return pixels
     levels = 255.0 * (np.arange(256) / 255.0) ** (1.0 / entry.gamma)
-    return np.asarray(cv2.LUT(np.ascontiguousarray(pixels), levels.astype(np.uint8)), np.uint8)
+    return np.asarray(cv2.LUT(pixels, np.rint(levels).astype(np.uint8)), dtype=np.uint8)
 
 
-def _check(path: Path) -> None:
-    if path.is_dir():
-        if not _images(path):
-            kinds = ", ".join(sorted(_IMAGES))
-            raise CameraError(f"{path}: images ({kinds}) expected, none found", hint=_HINT)
-        return
-    if not path.is_file():
-        raise CameraError(f"{path}: a file or folder expected, nothing is there", hint=_HINT)
-    if path.suffix.lower() in _IMAGES:
-        _image(path)
-        return
-    next(_video(path))
+def _fitted(pixels: Pixels, width: int, height: int) -> Pixels:
+    """The whole picture in the middle of a black frame, as large as it goes, undistorted."""
+    scale = min(width / pixels.shape[1], height / pixels.shape[0])
+    inner = tuple(max(1, round(side * scale)) for side in pixels.shape[1::-1])
+    way = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    frame = np.zeros((height, width, 3), dtype=np.uint8)
+    left, top = (width - inner[0]) // 2, (height - inner[1]) // 2
+    frame[top : top + inner[1], left : left + inner[0]] = cv2.resize(
+        pixels, inner, interpolation=way
+    )
+    return frame
 
 
-def _images(folder: Path) -> list[Path]:
-    """The folder's images in name order, with numbers in names taken as numbers."""
-    found = [path for path in folder.iterdir() if path.suffix.lower() in _IMAGES]
-    return sorted(found, key=lambda path: _natural(path.name))
-
-
-def _natural(name: str) -> list[tuple[int, int, str]]:
-    parts = re.split(r"(\d+)", name)
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts]
-
-
-def _image(path: Path) -> Pixels:
-    try:
-        data = np.frombuffer(path.read_bytes(), np.uint8)
-    except OSError as error:
-        raise CameraError(f"{path}: cannot be read: {error.strerror}", hint=_HINT) from error
-    pixels = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    return _colour(pixels, str(path))
-
-
-def _colour(pixels: Any, name: str) -> Pixels:
-    if pixels is None:
-        raise CameraError(f"{name}: an image expected, it cannot be decoded", hint=_HINT)
-    return np.asarray(pixels, dtype=np.uint8)
-
-
-def _video(path: Path) -> Iterator[Pixels]:
-    video = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
-    try:
-        good, pixels = video.read()
-        if not good:
-            raise CameraError(f"{path}: a video expected, no frame can be decoded", hint=_HINT)
-        while good:
-            yield _colour(pixels, str(path))
-            good, pixels = video.read()
-    finally:
-        video.release()
+def _recompressed(pixels: Pixels, quality: int) -> Pixels:
+    if not quality:
+        return pixels
+    _, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), dtype=np.uint8)

@@ -9,42 +9,51 @@ from kiosk.types import Frame
 
 
 class FrameSlot:
-    """Between the capturing and the seeing thread. `dropped` counts frames nobody took."""
+    """Between a thread that lays frames in and one that takes them.
+
+    `dropped` counts frames that nobody took.
+    """
 
     def __init__(self) -> None:
-        self._ready = threading.Condition()
+        self._changed = threading.Condition()
         self._frame: Frame | None = None
         self._closed = False
-        self._taking = False
+        self._taken = False
         self.dropped = 0
 
     @property
     def is_empty(self) -> bool:
-        """Whether no frame waits and the last one taken is done with."""
-        with self._ready:
-            return self._frame is None and not self._taking
+        """Whether no frame waits and the taker has come back from the last one."""
+        with self._changed:
+            return self._frame is None and not self._taken
 
     def put(self, frame: Frame) -> None:
-        """Lay a frame in, in place of one that nobody took."""
-        with self._ready:
-            if self._frame is not None:
+        """Lay a frame in, in place of one that nobody took. A closed slot drops it."""
+        with self._changed:
+            if self._frame is not None or self._closed:
                 self.dropped += 1
-            self._frame = frame
-            self._ready.notify()
+            if not self._closed:
+                self._frame = frame
+                self._changed.notify_all()
 
     def take(self, timeout_s: float) -> Frame:
-        """The newest frame; CameraError when none comes in time or the slot is closed."""
-        with self._ready:
-            self._taking = False
-            self._ready.wait_for(lambda: self._frame is not None or self._closed, timeout_s)
+        """The newest frame.
+
+        Raises CameraError when none comes within `timeout_s`, and at once when the slot is closed
+        and the last frame is taken.
+        """
+        with self._changed:
+            self._taken = False
+            self._changed.wait_for(lambda: self._frame is not None or self._closed, timeout_s)
             frame, self._frame = self._frame, None
             if frame is None:
-                raise CameraError(f"a frame within {timeout_s:g} s expected, none came")
-            self._taking = True
+                reason = "the slot is closed" if self._closed else "none came"
+                raise CameraError(f"a frame within {timeout_s:g} s expected, {reason}")
+            self._taken = True
             return frame
 
     def close(self) -> None:
-        """Wake whoever waits."""
-        with self._ready:
+        """Take no more frames and wake whoever waits; the last frame may still be taken."""
+        with self._changed:
             self._closed = True
-            self._ready.notify_all()
+            self._changed.notify_all()

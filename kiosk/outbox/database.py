@@ -135,7 +135,10 @@ def _named(error: sqlite3.Error, path: Path) -> OutboxError:
     # Errors of the Python module itself carry no code of SQLite's.
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & _PRIMARY_CODE
     if code == sqlite3.SQLITE_FULL:
-        return OutboxFullError(f"{path}: no space left, nothing was recorded", hint="free space")
+        return OutboxFullError(
+            f"{path}: no space left on its disk; rolled back, nothing was recorded",
+            hint="free space; what was recorded before is kept",
+        )
     if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
         return OutboxLockedError(
             f"{path}: expected to be its only user, another process has it open",

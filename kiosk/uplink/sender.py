@@ -10,7 +10,14 @@ from typing import Protocol
 
 from kiosk.clock import Clock
 from kiosk.config import Server
-from kiosk.errors import EventRefusedError, LinkDownError, ReceiptError, UplinkPausedError
+from kiosk.errors import (
+    EventRefusedError,
+    KioskError,
+    LinkDownError,
+    OutboxFullError,
+    ReceiptError,
+    UplinkPausedError,
+)
 from kiosk.types import Envelope, Receipt, ReceiptStatus, Stamp
 from kiosk.uplink.backoff import delay_s
 from kiosk.uplink.trouble import Trouble
@@ -82,7 +89,7 @@ class Sender:
         self.last_receipt = None
 
     def run(self, stop: threading.Event) -> None:
-        """Send until `stop` is set; OutboxError and what `on_settled` raises end it too.
+        """Send until `stop` is set; OutboxBrokenError and what `on_settled` raises end it too.
 
         Whoever sets `stop` ends every wait but two at once: the post under way (abort it) and the
         wait of an empty queue (set its `arrived`; it also ends by itself within a second). A new
@@ -91,53 +98,60 @@ class Sender:
         while not stop.is_set():
             # Cleared before the look: what arrives after it sets it again.
             self._queue.arrived.clear()
-            envelope = self._queue.lease()
-            if envelope is None:
-                self._clock.wait(self._queue.arrived, _IDLE_S)
-                continue
-            wait_s = self._attempt(envelope, stop)
+            try:
+                wait_s = self._step(stop)
+            except OutboxFullError as error:
+                # Space may come back. What could not be settled is sent again, and the server
+                # knows its id.
+                wait_s = self._failed(error, logging.ERROR)
             if wait_s > 0:
                 self._clock.wait(stop, wait_s)
 
-    def _attempt(self, envelope: Envelope, stop: threading.Event) -> float:
-        """Send one event; returns the seconds to wait before the next attempt."""
+    def _step(self, stop: threading.Event) -> float:
+        """Send the oldest event, if any; returns the seconds to wait before the next step."""
+        envelope = self._queue.lease()
+        if envelope is None:
+            self._clock.wait(self._queue.arrived, _IDLE_S)
+            return 0.0
         try:
             receipt = self._read_receipt(envelope, self._post.post(envelope))
         except EventRefusedError as error:
-            self._reached()
+            self.online = True
             self._queue.quarantine(envelope.event_id, str(error))
+            self._trouble.over()
             return 0.0
         except (LinkDownError, ReceiptError, UplinkPausedError) as error:
             # Cut off by the stop itself: that says nothing about the link.
-            return 0.0 if stop.is_set() else self._failed(error)
-        self._reached()
+            return 0.0 if stop.is_set() else self._unanswered(error)
+        self.online = True
         self._settle(envelope, receipt)
+        self._trouble.over()
         return receipt.min_delay_s
 
     def _settle(self, envelope: Envelope, receipt: Receipt) -> None:
-        self._queue.settle(envelope.event_id, receipt)
         self.last_receipt = self._clock.now()
+        self._queue.settle(envelope.event_id, receipt)
         if receipt.status is ReceiptStatus.REJECTED:
             fields = {"event_id": envelope.event_id, "seq": envelope.seq}
             log.error("uplink.rejected", extra={"fields": fields})
         self._on_settled(envelope, receipt)
 
-    def _reached(self) -> None:
-        self.online = True
-        self._trouble.over()
-
-    def _failed(self, error: LinkDownError | ReceiptError | UplinkPausedError) -> float:
+    def _unanswered(self, error: LinkDownError | ReceiptError | UplinkPausedError) -> float:
         self.online = False
-        attempt = self._trouble.failures
-        paused = isinstance(error, UplinkPausedError)
-        self._trouble.add(error, logging.ERROR if paused else logging.WARNING)
-        if paused:
+        if isinstance(error, UplinkPausedError):
             # Somebody has to mend it: asked now and then, not as after a lost packet.
+            self._trouble.add(error, logging.ERROR)
             return self._server.backoff_cap_s
+        asked_s = error.min_delay_s if isinstance(error, LinkDownError) else 0.0
+        return self._failed(error, logging.WARNING, asked_s)
+
+    def _failed(self, error: KioskError, level: int, asked_s: float = 0.0) -> float:
+        attempt = self._trouble.failures
+        self._trouble.add(error, level)
         return delay_s(
             attempt,
             base_s=self._server.backoff_base_s,
             cap_s=self._server.backoff_cap_s,
-            min_delay_s=error.min_delay_s if isinstance(error, LinkDownError) else 0.0,
+            min_delay_s=asked_s,
             rng=self._rng,
         )

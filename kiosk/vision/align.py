@@ -1,10 +1,8 @@
-"""Alignment: a similarity by least squares from four landmarks onto the ArcFace template.
-
-Sources: Umeyama 1991 (closed form, without reflection); the 112x112 template of ArcFace (Deng et
-al. 2019, arXiv:1801.07698), its two mouth corners replaced by their mean.
-"""
+"""A face brought to the place where the embedder expects it, by a similarity of four landmarks."""
 
 from __future__ import annotations
+
+import math
 
 import cv2
 import numpy as np
@@ -13,39 +11,66 @@ from numpy.typing import NDArray
 from kiosk.errors import PictureError
 from kiosk.types import FloatArray, Pixels
 
-SIZE = 112
+ALIGNMENT = "arcface-112-4pt"
+"""Id of this alignment in the models' manifest: embeddings of another one do not compare."""
+SIDE = 112
+
+# ArcFace's five-point template on 112 x 112 pixels; the detector gives the middle of the mouth,
+# so its two corners count as their mean.
+_MOUTH = ((41.5493 + 70.7299) / 2, (92.3655 + 92.2041) / 2)
 TEMPLATE: NDArray[np.float64] = np.array(
-    [
-        [38.2946, 51.6963],
-        [73.5318, 51.5014],
-        [56.0252, 71.7366],
-        [(41.5493 + 70.7299) / 2, (92.3655 + 92.2041) / 2],
-    ]
+    [(38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), _MOUTH], dtype=np.float64
 )
-# Landmarks closer together than this cannot carry a direction.
-_LEAST_SPREAD = 1.0
+TEMPLATE.flags.writeable = False
+
+# Of the landmarks' spread, so much must be explained by the template: a frontal face reaches
+# 0.99, a full profile 0.8, a mirrored face (mouth above the eyes, eyes not swapped) 0.3.
+_LEAST_FIT = 0.5
 
 
-def similarity(landmarks: FloatArray) -> NDArray[np.float64]:
-    """The 2x3 matrix (rotation, scale, shift) that brings landmarks (4, 2) nearest the template.
+class LandmarksError(PictureError):
+    """Landmarks that no face has: coinciding, not finite, or mirrored."""
 
-    PictureError when the landmarks are not finite or fall together.
+
+def similarity(landmarks: FloatArray, size: int = SIDE) -> NDArray[np.float64]:
+    """The 2 x 3 matrix that takes the landmarks nearest to the template, in least squares.
+
+    Rotation, one scale and shift, never a reflection: Umeyama, "Least-squares estimation of
+    transformation parameters between two point patterns", IEEE PAMI 13 (4), 1991, which has a
+    closed form in two dimensions. `landmarks`: (4, 2), pixels. Raises LandmarksError.
     """
     points = np.asarray(landmarks, dtype=np.float64)
-    centre, goal = points.mean(axis=0), TEMPLATE.mean(axis=0)
-    spread, wanted = points - centre, TEMPLATE - goal
-    square = float((spread * spread).sum())
-    if points.shape != (4, 2) or not np.isfinite(square) or square < _LEAST_SPREAD:
-        raise PictureError(f"four landmarks apart from each other expected, got {points.tolist()}")
-    a = float((spread * wanted).sum()) / square
-    b = float((spread[:, 0] * wanted[:, 1] - spread[:, 1] * wanted[:, 0]).sum()) / square
-    turn = np.array([[a, -b], [b, a]])
-    return np.concatenate([turn, (goal - turn @ centre)[:, None]], axis=1)
+    if points.shape != TEMPLATE.shape or not np.isfinite(points).all():
+        raise LandmarksError(f"four finite landmarks expected, got {points.tolist()}")
+    target = TEMPLATE * (size / SIDE)
+    middle, target_middle = points.mean(axis=0), target.mean(axis=0)
+    p, q = points - middle, target - target_middle
+    spread, target_spread = float((p * p).sum()), float((q * q).sum())
+    along = float((p * q).sum())
+    across = float((p[:, 0] * q[:, 1] - p[:, 1] * q[:, 0]).sum())
+    fit = math.hypot(along, across) / max(math.sqrt(spread * target_spread), 1e-12)
+    if spread < 1.0 or fit < _LEAST_FIT:
+        raise LandmarksError(
+            f"landmarks of a face expected, got {points.round(1).tolist()}",
+            hint="use a picture that shows the whole face",
+        )
+    linear = np.array([[along, -across], [across, along]]) / spread
+    return np.column_stack([linear, target_middle - linear @ middle])
 
 
-def align(pixels: Pixels, landmarks: FloatArray) -> Pixels:
-    """The aligned crop, uint8 (112, 112, 3); what lies outside the picture is black."""
-    matrix = similarity(landmarks)
-    return np.asarray(
-        cv2.warpAffine(pixels, matrix, (SIZE, SIZE), flags=cv2.INTER_LINEAR), np.uint8
+def align(pixels: Pixels, landmarks: FloatArray, size: int = SIDE) -> Pixels:
+    """The aligned crop, uint8 BGR (size, size, 3); what lies beyond the picture is black.
+
+    `pixels`: uint8 BGR (height, width, 3), not changed. `landmarks`: float32 (4, 2), pixels: right
+    eye, left eye, nose tip, mouth centre. Raises LandmarksError.
+    """
+    matrix = similarity(landmarks, size)
+    crop = cv2.warpAffine(
+        pixels,
+        matrix,
+        (size, size),
+        flags=cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=(0, 0, 0),
     )
+    return np.asarray(crop, dtype=np.uint8)

@@ -67,6 +67,7 @@ class Stream:
 
 @pytest.fixture
 def clock():
+    """Time that only a test moves."""
     return HandClock()
 
 

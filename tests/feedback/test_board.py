@@ -8,10 +8,12 @@ HANG_S = 20.0
 
 @pytest.fixture
 def board(clock):
+    """A board for two viewers."""
     return Board(clock, hold_s=4.0, max_viewers=2)
 
 
 def notice(clock, kind=NoticeKind.RECORDED, person=None):
+    """A notice of now."""
     return Notice.of(kind, person, clock.now())
 
 

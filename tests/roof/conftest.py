@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import cv2
@@ -49,10 +50,16 @@ class Daemon:
         return self
 
     def read_until(self, words):
-        for line in self.process.stderr:
-            self.said.append(line)
-            if words in line:
-                return line
+        # A daemon that never says it is ended, so that the test fails instead of hanging.
+        hang = threading.Timer(HANG_S, self.process.kill)
+        hang.start()
+        try:
+            for line in self.process.stderr:
+                self.said.append(line)
+                if words in line:
+                    return line
+        finally:
+            hang.cancel()
         raise AssertionError(f"{words} expected, the daemon ended: {''.join(self.said)}")
 
     def stop(self, number=signal.SIGTERM):

@@ -1,0 +1,328 @@
+"""The life of an event: put, lease, settle, quarantine, and what stays of it."""
+
+import hashlib
+import json
+import logging
+
+import pytest
+
+from kiosk.errors import MessageError, OutboxError
+from kiosk.types import Direction, Receipt, ReceiptStatus, Stamp, Trust
+from kiosk.vault import Vault
+from kiosk.wire import message
+from kiosk.wire.signing import Signer
+
+OK = Receipt(ReceiptStatus.OK, 0.0)
+HELD = "SELECT draft, body FROM waiting UNION ALL SELECT draft, body FROM quarantine"
+
+
+def test_numbers_are_gapless_from_one(outbox, punches):
+    """SEQ is epoch:number, and the numbers of an epoch have no gap."""
+    seqs = [outbox.put(punches.make()) for _ in range(5)]
+    epoch = outbox.status().epoch
+    assert len(epoch) == 8
+    assert seqs == [f"{epoch}:{number}" for number in range(1, 6)]
+
+
+def test_a_refused_put_takes_no_number(outbox, punches):
+    """A put that is rolled back leaves no gap for a server to wonder at."""
+    first = punches.make()
+    outbox.put(first)
+    with pytest.raises(OutboxError):
+        outbox.put(first)
+    assert outbox.put(punches.make()).endswith(":2")
+
+
+def test_epoch_and_numbers_go_on_after_a_restart(reopen, punches):
+    """A restart is no new epoch."""
+    first = reopen()
+    seq = first.put(punches.make())
+    epoch = first.status().epoch
+    assert seq == f"{epoch}:1"
+    assert reopen().put(punches.make()) == f"{epoch}:2"
+
+
+def test_two_files_have_two_epochs(tmp_path, build, path, punches):
+    """The epoch is random: a new file cannot continue another one's numbers."""
+    names = set()
+    for _ in range(3):
+        outbox = build()
+        outbox.start()
+        names.add(outbox.status().epoch)
+        outbox.close(10.0)
+        path.rename(tmp_path / f"{len(names)}.db")
+    assert len(names) == 3
+
+
+@pytest.mark.parametrize("fate", ["queued", "settled", "quarantined"])
+def test_an_event_id_is_never_taken_twice(outbox, punches, fate):
+    """Unique for ever: also after the event was settled or set aside, and for the same content."""
+    punch = punches.make()
+    seq = outbox.put(punch)
+    outbox.lease()
+    if fate == "settled":
+        outbox.settle(punch.event_id, OK)
+    if fate == "quarantined":
+        outbox.quarantine(punch.event_id, "test")
+    with pytest.raises(OutboxError, match=f"{punch.event_id} was recorded as {seq}"):
+        outbox.put(punch)
+    assert outbox.status().highest == 1
+
+
+def test_a_punch_that_makes_no_message_is_refused_before_it_is_stored(outbox, punches):
+    """What no server could read must fail while the person still stands there."""
+    with pytest.raises(MessageError, match="A1"):
+        outbox.put(punches.make(event_id="not-an-id"))
+    assert outbox.status().highest == 0
+
+
+def test_the_oldest_is_sent_first(outbox, punches):
+    """Order of recording, not of event ids or of the wall clock."""
+    later, earlier = punches.make(), None
+    outbox.put(later)
+    punches.clock.utc_ms -= 86_400_000
+    earlier = punches.make()
+    outbox.put(earlier)
+    assert outbox.lease().event_id == later.event_id
+    outbox.settle(later.event_id, OK)
+    assert outbox.lease().event_id == earlier.event_id
+
+
+def test_an_empty_queue_leases_nothing(outbox):
+    """None means: nothing waits."""
+    assert outbox.lease() is None
+
+
+def test_the_same_event_is_leased_until_it_is_settled(outbox, punches):
+    """One in flight: nobody overtakes, and each lease counts an attempt."""
+    outbox.put(punches.make())
+    outbox.put(punches.make())
+    leases = [outbox.lease() for _ in range(3)]
+    assert {lease.event_id for lease in leases} == {leases[0].event_id}
+    assert [lease.attempts for lease in leases] == [1, 2, 3]
+
+
+def test_the_body_is_what_the_wire_says(outbox, punches, device, signer):
+    """The body is the frozen message of this punch, signed, with time and SEQ of its row."""
+    punch = punches.make("E-7", Direction.OUT)
+    seq = outbox.put(punch)
+    lease = outbox.lease()
+    assert (lease.seq, lease.event_id) == (seq, punch.event_id)
+    read = message.parse(lease.body)
+    assert (read.employee, read.kind, read.device_id) == ("E-7", Direction.OUT, device)
+    assert (read.seq, read.seen_ms) == (seq, punch.seen.utc_ms)
+    assert signer.message_is_authentic(read.fields)
+
+
+def test_the_body_never_changes_once_it_was_leased(reopen, punches, vault):
+    """Frozen on disk: a restart, and even another sign key, change no byte of it."""
+    outbox = reopen()
+    outbox.put(punches.make())
+    body = outbox.lease().body
+    outbox = reopen(signer=Signer("hall-2", vault.sign_key))
+    assert outbox.lease().body == body
+    outbox = reopen(signer=None)
+    again = outbox.lease()
+    assert again.body == body
+    assert again.attempts == 3
+
+
+def test_until_the_first_lease_nothing_is_frozen(reopen, punches, vault):
+    """A key set before the first attempt still signs what already waits."""
+    outbox = reopen(signer=None)
+    outbox.put(punches.make())
+    body = reopen(signer=Signer("hall-9", vault.sign_key)).lease().body
+    assert json.loads(body)["K1"] == "hall-9"
+
+
+@pytest.mark.parametrize("word", ["ok", "duplicate", "pending"])
+def test_settling_erases_all_but_what_identifies(outbox, punches, ask, word):
+    """Nothing of a face or a name stays; id, SEQ, time and a hash of the body do."""
+    punch = punches.make()
+    seq = outbox.put(punch)
+    body = outbox.lease().body
+    outbox.settle(punch.event_id, Receipt(ReceiptStatus(word), 0.0))
+    assert ask(outbox, HELD) == []
+    row = ask(
+        outbox,
+        "SELECT lower(hex(event_id)), name || ':' || number, utc_ms, body_sha256, answer, state"
+        " FROM event JOIN epoch ON epoch.id = event.epoch",
+    )
+    digest = hashlib.sha256(body).digest()
+    hexadecimal = punch.event_id.replace("-", "")
+    assert row == [(hexadecimal, seq, punch.seen.utc_ms, digest, word, "settled")]
+    assert outbox.lease() is None
+
+
+def test_a_rejected_event_is_kept_whole(outbox, punches, ask, vault, device):
+    """`rejected` is quarantine: the body stays, sealed, and nothing is sent again."""
+    punch = punches.make()
+    outbox.put(punch)
+    body = outbox.lease().body
+    outbox.settle(punch.event_id, Receipt(ReceiptStatus.REJECTED, 0.0))
+    assert outbox.lease() is None
+    ((sealed, reason),) = ask(outbox, "SELECT body, reason FROM quarantine")
+    assert vault.unseal(sealed, f"outbox.body/{device}/{punch.event_id}") == body
+    assert reason == "rejected by the server"
+    assert outbox.status().quarantined == 1
+    assert ask(outbox, "SELECT answer FROM event") == [("rejected",)]
+
+
+def test_a_refused_event_lets_the_next_one_pass(outbox, punches, ask):
+    """Quarantine keeps the event and its reason and frees the way."""
+    first, second = punches.make(), punches.make()
+    outbox.put(first)
+    outbox.put(second)
+    outbox.lease()
+    outbox.quarantine(first.event_id, "status 400")
+    assert outbox.lease().event_id == second.event_id
+    assert ask(outbox, "SELECT reason, body IS NOT NULL FROM quarantine") == [("status 400", 1)]
+
+
+@pytest.mark.parametrize("end", ["settle", "quarantine"])
+def test_an_event_ends_once(outbox, punches, end):
+    """Ending what is not queued is an error that names the state, and changes no count."""
+    punch = punches.make()
+    outbox.put(punch)
+    outbox.lease()
+    outbox.settle(punch.event_id, OK)
+    again = {"settle": outbox.settle, "quarantine": outbox.quarantine}[end]
+    with pytest.raises(OutboxError, match="is settled"):
+        again(punch.event_id, {"settle": OK, "quarantine": "late"}[end])
+    status = outbox.status()
+    assert (status.pending, status.settled, status.quarantined) == (0, 1, 0)
+
+
+def test_what_was_never_sent_cannot_be_settled(outbox, punches):
+    """A receipt for an event that never left is not believed."""
+    punch = punches.make()
+    outbox.put(punch)
+    with pytest.raises(OutboxError, match="leased"):
+        outbox.settle(punch.event_id, OK)
+    assert outbox.status().pending == 1
+
+
+@pytest.mark.parametrize("unknown", ["", "x", "01890a5d-ac96-774b-bcce-b302099a8057"])
+def test_an_unknown_event_is_named(outbox, unknown):
+    """An id that was never recorded is an error, whatever it looks like."""
+    with pytest.raises(OutboxError, match="never was recorded"):
+        outbox.settle(unknown, OK)
+
+
+def test_the_last_punch_is_by_person_and_direction(outbox, punches):
+    """The repeat window asks for one person and one direction; directions do not mix."""
+    seen = {}
+    for kind in (Direction.IN, Direction.OUT, None):
+        punches.clock.forward(60)
+        punch = punches.make("E-1", kind)
+        outbox.put(punch)
+        seen[kind] = punch.seen
+    outbox.put(punches.make("E-2", Direction.IN))
+    outbox.put(punches.make(None))
+    for kind, stamp in seen.items():
+        assert outbox.last_recorded("E-1", kind) == stamp
+    assert outbox.last_recorded("E-2", Direction.OUT) is None
+    assert outbox.last_recorded("E-3", Direction.IN) is None
+
+
+def test_the_last_punch_is_by_order_of_recording(reopen, punches):
+    """A clock set back, a restart and settlement change nothing about which was the last."""
+    outbox = reopen()
+    outbox.put(punches.make())
+    punches.clock.utc_ms -= 3_600_000
+    punches.clock.boot_id, punches.clock.boot_ns = "boot-2", 5
+    latest = punches.make(seen=Stamp(punches.clock.utc_ms, 5, "boot-2", Trust.UNSYNCED))
+    outbox.put(latest)
+    while (lease := outbox.lease()) is not None:
+        outbox.settle(lease.event_id, OK)
+    assert reopen().last_recorded("E-1", Direction.IN) == latest.seen
+
+
+def test_status_counts_and_tells_the_oldest(reopen, punches):
+    """Counts survive a restart; `oldest` is the event that is sent next."""
+    outbox = reopen()
+    made = [punches.make() for _ in range(4)]
+    for punch in made:
+        punches.clock.forward(1)
+        outbox.put(punch)
+    outbox.lease()
+    outbox.settle(made[0].event_id, OK)
+    outbox.quarantine(made[1].event_id, "test")
+    status = reopen().status()
+    assert (status.pending, status.settled, status.quarantined, status.highest) == (2, 1, 1, 4)
+    assert status.oldest == made[2].seen
+
+
+def test_arrived_is_set_by_a_put(outbox, punches):
+    """The sender wakes at once."""
+    assert not outbox.arrived.is_set()
+    outbox.put(punches.make())
+    assert outbox.arrived.is_set()
+
+
+def test_an_event_that_does_not_authenticate_is_set_aside_and_told(outbox, punches, ask, caplog):
+    """A changed row is never sent, is kept, and does not hold up what waits behind it."""
+    bad, good = punches.make(), punches.make()
+    outbox.put(bad)
+    outbox.put(good)
+    ask(outbox, "UPDATE waiting SET draft = zeroblob(500) WHERE position = 1")
+    with caplog.at_level(logging.ERROR):
+        assert outbox.lease().event_id == good.event_id
+    assert [record.message for record in caplog.records] == ["outbox.unsendable"]
+    assert outbox.status().quarantined == 1
+
+
+def test_rows_cannot_be_swapped(outbox, punches, ask):
+    """A seal is bound to its event: a draft in another row does not open."""
+    outbox.put(punches.make("E-1"))
+    outbox.put(punches.make("E-2"))
+    ask(
+        outbox,
+        "UPDATE waiting SET draft = (SELECT draft FROM waiting WHERE position = 3 - w.position)"
+        " FROM waiting AS w WHERE w.position = waiting.position AND w.position = 1",
+    )
+    assert outbox.lease().seq.endswith(":2")
+    assert outbox.status().quarantined == 1
+
+
+def test_another_devices_key_opens_nothing(reopen, punches):
+    """A card in another kiosk sends nothing, and nothing of it is lost."""
+    reopen().put(punches.make())
+    outbox = reopen(vault=Vault(bytes(32)))
+    assert outbox.lease() is None
+    assert outbox.status().quarantined == 1
+
+
+def test_a_body_that_can_never_be_written_is_set_aside(outbox, punches):
+    """A time beyond what the wire can say must not stop the queue for ever."""
+    outbox.put(punches.make(seen=Stamp(10**15, 1, "boot-1", Trust.UNSYNCED)))
+    good = punches.make()
+    outbox.put(good)
+    assert outbox.lease().event_id == good.event_id
+
+
+def test_neither_name_nor_embedding_lies_in_the_files(outbox, punches, path):
+    """Sealed on disk: file and log hold neither the employee id nor the token."""
+    punch = punches.make("EMPLOYEE-TELLTALE")
+    outbox.put(punch)
+    body = outbox.lease().body
+    token = json.loads(body)["F2_DATA"].encode()
+    on_disk = b"".join(file.read_bytes() for file in path.parent.iterdir())
+    assert punch.event_id.replace("-", "") in on_disk.hex()
+    assert b"TELLTALE" not in on_disk
+    assert token[:24] not in on_disk
+
+
+def test_the_journal_tells_what_happened_and_no_name(outbox, punches, caplog, clock):
+    """Each step is told with its ids; who it was is not."""
+    with caplog.at_level(logging.INFO):
+        punch = punches.make("EMPLOYEE-TELLTALE")
+        seq = outbox.put(punch)
+        outbox.lease()
+        clock.forward(90)
+        outbox.settle(punch.event_id, OK)
+    committed, settled = caplog.records
+    assert committed.message == "outbox.committed"
+    assert committed.fields == {"event_id": punch.event_id, "seq": seq}
+    assert settled.fields["age_s"] == 90.0
+    assert "TELLTALE" not in repr([record.__dict__ for record in caplog.records])

@@ -1,0 +1,79 @@
+"""Work per call does not grow with years of settled events."""
+
+import pytest
+
+from kiosk.types import Direction, Receipt, ReceiptStatus
+
+MANY = 20_000
+# Deeper trees cost a few instructions more; a scan of the settled would cost 20,000 times more.
+SLACK = 60
+
+SETTLED_ROWS = """
+    INSERT INTO event (event_id, epoch, number, utc_ms, boottime_ns, boot, trust, state,
+                       attempts, body_sha256, answer)
+    WITH RECURSIVE n (i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
+    SELECT randomblob(16), 1, i, 1790000000000 + i, i, 1, 'synced', 'settled', 1,
+           randomblob(32), 'ok' FROM n
+"""
+
+
+@pytest.fixture
+def instructions(ask):
+    """Count the instructions of SQLite's virtual machine that a call takes."""
+
+    def count(outbox, call):
+        steps = 0
+
+        def step():
+            nonlocal steps
+            steps += 1
+
+        connection = outbox._database._connection
+        outbox._owner.ask(lambda: connection.set_progress_handler(step, 1))
+        try:
+            call()
+        finally:
+            outbox._owner.ask(lambda: connection.set_progress_handler(None, 0))
+        return steps
+
+    return count
+
+
+def test_no_call_looks_at_settled_rows(outbox, punches, ask, instructions):
+    """put, last_recorded, lease, status and settle cost the same before and after."""
+
+    def costs():
+        punch = punches.make("E-1")
+        calls = {
+            "put": lambda: outbox.put(punch),
+            "last": lambda: outbox.last_recorded("E-1", Direction.IN),
+            "status": outbox.status,
+            "lease": outbox.lease,
+            "lease again": outbox.lease,
+            "settle": lambda: outbox.settle(punch.event_id, Receipt(ReceiptStatus.OK, 0.0)),
+        }
+        return {name: instructions(outbox, call) for name, call in calls.items()}
+
+    costs()
+    few = costs()
+    ask(outbox, SETTLED_ROWS.replace("SELECT 2 ", "SELECT 3 "), MANY)
+    ask(outbox, "UPDATE epoch SET highest = ?, settled = ?", MANY, MANY)
+    many = costs()
+    assert instructions(outbox, lambda: ask(outbox, "SELECT sum(utc_ms) FROM event")) > MANY
+    assert {name: many[name] - few[name] for name in few if many[name] > few[name] + SLACK} == {}
+    assert outbox.status().settled == MANY + 1
+
+
+def test_quarantine_does_not_slow_the_lease(outbox, punches, instructions):
+    """A server that refuses hundreds leaves no heap that every lease must step over."""
+
+    def cost():
+        outbox.put(punches.make())
+        steps = instructions(outbox, outbox.lease)
+        outbox.quarantine(outbox.lease().event_id, "status 400")
+        return steps
+
+    first = cost()
+    for _ in range(150):
+        cost()
+    assert cost() <= first + SLACK
