@@ -92,7 +92,7 @@ def _message(record: logging.LogRecord) -> Any:
         if isinstance(args, Mapping):
             return record.msg % {key: _argument(value) for key, value in args.items()}
         return record.msg % tuple(_argument(value) for value in args) if args else record.msg
-    except (TypeError, ValueError, KeyError):
+    except (TypeError, ValueError, LookupError, OverflowError):
         # Its arguments do not fit it, or did not before their types took their place.
         return record.msg
 

@@ -33,7 +33,7 @@ def check(path: Path) -> None:
         else:
             next(_video(path))
     except OSError as error:
-        raise CameraError(f"{path}: cannot be read: {error.strerror}", hint=_HINT) from error
+        raise _unreadable(path, error) from error
 
 
 def is_still(path: Path) -> bool:
@@ -48,7 +48,7 @@ def load_still(path: Path) -> Pixels:
         # OpenCV raises for an empty buffer and for absurd sizes, and returns nothing otherwise.
         pixels = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
     except OSError as error:
-        raise CameraError(f"{path}: cannot be read: {error.strerror}", hint=_HINT) from error
+        raise _unreadable(path, error) from error
     except cv2.error as error:
         raise _undecodable(path) from error
     if pixels is None:
@@ -89,7 +89,10 @@ def _check_folder(folder: Path) -> None:
 
 
 def _images(folder: Path) -> list[Path]:
-    found = [path for path in folder.iterdir() if path.suffix.lower() in _IMAGES]
+    try:
+        found = [path for path in folder.iterdir() if path.suffix.lower() in _IMAGES]
+    except OSError as error:
+        raise _unreadable(folder, error) from error
     visible = [path for path in found if path.is_file() and not path.name.startswith(".")]
     return sorted(visible, key=lambda path: (_natural(path.name), path.name))
 
@@ -113,6 +116,10 @@ def _video(path: Path) -> Iterator[Pixels]:
             good, pixels = video.read()
     finally:
         video.release()
+
+
+def _unreadable(path: Path, error: OSError) -> CameraError:
+    return CameraError(f"{path}: cannot be read: {error.strerror}", hint=_HINT)
 
 
 def _undecodable(path: Path) -> CameraError:

@@ -18,7 +18,7 @@ from kiosk import config
 from kiosk.capture.bounded import within
 from kiosk.clock import NS_PER_S, Clock
 from kiosk.errors import CameraError
-from kiosk.types import Frame
+from kiosk.types import Frame, Pixels
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,10 @@ class PiCamera:
             lambda: self._started(picamera2.Picamera2, int(number)),
             discard=lambda late: late.close(),
         )
-        self._session = _Session(camera, picamera2.MappedArray)
+        width, height = camera.camera_configuration()["main"]["size"]
+        facts = {"device": self.name, "width": int(width), "height": int(height)}
+        log.info("camera.granted", extra={"fields": facts})
+        self._session = _Session(camera, picamera2.MappedArray, (int(width), int(height)))
 
     def _started(self, make: Any, number: int) -> Any:
         try:
@@ -82,9 +85,6 @@ class PiCamera:
             # One that is left open could not be opened again in this process.
             camera.close()
             raise CameraError(f"{self.name}: cannot be started: {error}", hint=_HINT) from error
-        width, height = camera.camera_configuration()["main"]["size"]
-        facts = {"device": self.name, "width": int(width), "height": int(height)}
-        log.info("camera.granted", extra={"fields": facts})
         return camera
 
     def _configuration(self, camera: Any) -> Any:
@@ -114,6 +114,8 @@ class PiCamera:
             except (TimeoutError, CancelledError):
                 reason = "the camera was closed" if session.closing.is_set() else "none came"
                 break
+            except (RuntimeError, OSError) as error:
+                raise CameraError(f"{self.name}: a frame expected, {error}", hint=_HINT) from error
             if pixels is not None:
                 return Frame(pixels, self._clock.now(), self.name)
             reason = "only such with an old sensor time came"
@@ -126,24 +128,24 @@ class PiCamera:
         session, self._session = self._session, None
         if session is None:
             return
-        closing = threading.Thread(target=session.close, name=f"close {self.name}", daemon=True)
-        closing.start()
-        closing.join(_CLOSE_S)
-        if closing.is_alive():
-            facts = {"call": f"close {self.name}", "waited_s": _CLOSE_S}
-            log.error("camera.stuck", extra={"fields": facts})
+        try:
+            within(_CLOSE_S, f"close {self.name}", session.close, discard=lambda _: None)
+        except (CameraError, RuntimeError, OSError) as error:
+            facts = {"device": self.name, "reason": str(error)}
+            # It is let go all the same; opening it again will tell whether it is free.
+            log.warning("camera.not_closed", extra={"fields": facts})
 
 
 class _Session:
     """A started camera from `open` to `close`."""
 
-    def __init__(self, camera: Any, mapped_array: Any) -> None:
+    def __init__(self, camera: Any, mapped_array: Any, size: tuple[int, int]) -> None:
         self.closing = threading.Event()
-        self._camera, self._mapped_array = camera, mapped_array
+        self._camera, self._mapped_array, self._size = camera, mapped_array, size
         self._capturing = threading.Lock()
         self._sensor_ns = -1
 
-    def capture(self, timeout_s: float) -> np.ndarray[Any, np.dtype[np.uint8]] | None:
+    def capture(self, timeout_s: float) -> Pixels | None:
         """A copy of the next frame; None when its sensor time is not a new one.
 
         Raises TimeoutError or CancelledError with picamera2's queue left empty.
@@ -159,12 +161,12 @@ class _Session:
                 self._camera.cancel_all_and_flush()
                 raise
 
-    def _copied(self, request: Any) -> np.ndarray[Any, np.dtype[np.uint8]] | None:
+    def _copied(self, request: Any) -> Pixels | None:
         sensor_ns = int(request.get_metadata().get("SensorTimestamp", self._sensor_ns))
         if sensor_ns <= self._sensor_ns:
             return None
         self._sensor_ns = sensor_ns
-        width, height = request.config["main"]["size"]
+        width, height = self._size
         with self._mapped_array(request, "main", write=False) as mapped:
             # Rows may be padded to the hardware's stride. The memory is the camera's again
             # after the release: never keep a view of it.

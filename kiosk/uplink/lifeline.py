@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
+import select
 import socket
 import threading
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
@@ -45,15 +48,22 @@ class Lifeline:
                         # Past SSLSocket.shutdown, which would unwrap it under its reader's feet.
                         socket.socket.shutdown(live, socket.SHUT_RDWR)
 
-    def connecting(self, new: socket.socket) -> None:
-        """Hold a socket that is about to connect; ConnectionAbortedError after a cut.
+    def connect(self, new: socket.socket, address: Any, timeout_s: float | None) -> None:
+        """Connect a socket, held from its first packet on; ConnectionAbortedError after a cut.
 
         A duplicate is held, because TLS takes the descriptor over before its handshake.
         """
+        new.setblocking(False)
         with self._lock:
             self._check()
             self._let_go_of_stand_in()
             self._stand_in = new.dup()
+            # Under the lock: a cut before the first packet would find nothing to shut, and the
+            # packet would still go out.
+            begun = new.connect_ex(address)
+        _raise(0 if begun == errno.EINPROGRESS else begun)
+        _wait_until_connected(new, timeout_s)
+        new.settimeout(timeout_s)
 
     def connected(self, ready: socket.socket) -> None:
         """Hold a socket that is ready for use; ConnectionAbortedError after a cut."""
@@ -78,6 +88,19 @@ class Lifeline:
             self._stand_in = None
 
 
+def _wait_until_connected(new: socket.socket, timeout_s: float | None) -> None:
+    poll = select.poll()
+    poll.register(new, select.POLLOUT)
+    if not poll.poll(None if timeout_s is None else timeout_s * 1000):
+        raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+    _raise(new.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+
+
+def _raise(code: int) -> None:
+    if code:
+        raise OSError(code, os.strerror(code))
+
+
 class _Held(HTTPConnection):
     """A connection that hands its socket to a lifeline before the first packet."""
 
@@ -97,6 +120,8 @@ class _Held(HTTPConnection):
             return self._first_reachable()
         except socket.gaierror as error:
             raise NameResolutionError(self.host, self, error) from error
+        except UnicodeError as error:
+            raise NewConnectionError(self, f"no host name: {error}") from error
         except TimeoutError as error:
             raise ConnectTimeoutError(self, f"no connection in {self.timeout} s") from error
         except OSError as error:
@@ -108,10 +133,8 @@ class _Held(HTTPConnection):
         for family, kind, protocol, _, address in addresses:
             new = socket.socket(family, kind, protocol)
             try:
-                new.settimeout(self.timeout)
                 new.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                self.lifeline.connecting(new)
-                new.connect(address)
+                self.lifeline.connect(new, address, self.timeout)
             except OSError as error:
                 new.close()
                 failure = error

@@ -69,20 +69,12 @@ def test_values_are_quoted_and_escaped(journal, value, written):
 def test_a_value_cannot_forge_a_line(journal, under_systemd):
     """A name with line breaks in it does not become an event of its own."""
     forged = "x\r\n08:00:00 info outbox.committed\n<0>outbox.committed\u2028\x85\x0b\x0c\x1c"
-    logging.getLogger("kiosk").addFilter(raw := _Raw())
     lines = journal(under_systemd=under_systemd, level="error")
     try:
-        try:
-            raise ValueError(forged)
-        except ValueError:
-            log.exception("a.b", extra={"fields": {"name": forged, forged: 1}})
-    finally:
-        logging.getLogger("kiosk").removeFilter(raw)
+        raise ValueError(forged)
+    except ValueError:
+        log.exception("a.b", extra={"fields": {"name": forged, forged: 1}})
     assert len(lines()) == 1
-
-
-class _Raw(logging.Filter):
-    """Lets everything pass."""
 
 
 @settings(max_examples=150, deadline=None)
@@ -102,11 +94,8 @@ def test_a_long_text_is_cut_with_a_mark(journal):
     """A line stays bounded, and says how much is missing."""
     lines = journal()
     log.info("a.b", extra={"fields": {"x": "y" * 512, "z": "w" * 500}})
-    assert lines() == [
-        f'07:59:59 info a.b x="{"y" * 500}…[12 more]" z={"w" * 500}'.replace(
-            '"' + "y" * 500 + "…[12 more]" + '"', '"' + "y" * 500 + '…[12 more]"'
-        )
-    ]
+    x, z = "y" * 500, "w" * 500
+    assert lines() == [f'07:59:59 info a.b x="{x}…[12 more]" z={z}']
 
 
 @pytest.mark.parametrize(("names", "shown"), [(True, " employee=ann"), (False, "")])
@@ -177,15 +166,14 @@ def test_an_exception_is_one_line(journal):
     """At the usual level an error is its type and what it says, no trace."""
     lines = journal()
     try:
-        Path_that_is_not = {}
-        Path_that_is_not["key"]
+        raise KeyError("key")
     except KeyError:
         log.exception("thread.failed", extra={"fields": {"thread": "uplink"}})
     assert lines() == ["07:59:59 error thread.failed thread=uplink error=KeyError error_text='key'"]
 
 
 def test_a_trace_is_told_at_debug_only(journal):
-    """Whoever looks for a fault gets the frames, of the cause too; no line can be taken for an event."""
+    """Whoever looks for a fault gets all frames, in lines that cannot be taken for events."""
     lines = journal(level="debug")
     try:
         try:
@@ -239,7 +227,8 @@ def test_free_text_of_our_own_is_an_event_too(journal):
 def test_arguments_that_do_not_fit_lose_no_line(journal):
     """A mistake in a log call is written as it stands and raises nothing."""
     lines = journal()
-    log.info("%d of %d", 1)
+    message = "%d of %d"
+    log.info(message, 1)
     assert lines()[0].endswith('text="%d of %d"')
 
 

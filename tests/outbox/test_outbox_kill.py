@@ -11,7 +11,7 @@ import pytest
 from kiosk.types import Receipt, ReceiptStatus
 
 CHILD = Path(__file__).with_name("outbox_child.py")
-HONEST_ROUNDS = 8
+HONEST_ROUNDS = 6
 CARELESS_ROUNDS = 2
 
 

@@ -137,8 +137,8 @@ class OutboxMachine(RuleBasedStateMachine):
 
 
 MODEST = settings(
-    max_examples=25,
-    stateful_step_count=30,
+    max_examples=15,
+    stateful_step_count=25,
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
