@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -68,6 +69,8 @@ def serve(options: argparse.Namespace) -> int:
         timeout_graceful_shutdown=2,
         server_header=False,
     )
+    # uvicorn raises the signal again once it has ended; SIGTERM is a clean end.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     listener = _listener(host, port)
     scheme = "https" if options.cert else "http"
     shown = f"[{host}]" if ":" in host else host
