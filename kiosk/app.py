@@ -284,6 +284,8 @@ class Kiosk:
             thread.join(max(0.0, left_s))
             if thread.is_alive():
                 log.error("thread.stuck", extra={"fields": {"thread": thread.name}})
+        if self._threads:
+            self._poster.close()
         try:
             self._cleanup.close()
         except KioskError as error:

@@ -40,4 +40,13 @@ def only_loopback(monkeypatch):
             raise AssertionError(f"a test tried to reach {address}; only loopback is allowed")
         return connect(self, address)
 
+    connect_ex = socket.socket.connect_ex
+
+    def guarded_ex(self, address):
+        host = address[0] if isinstance(address, tuple) else "127.0.0.1"
+        if not str(host).startswith("127.") and host not in {"::1", "localhost"}:
+            raise AssertionError(f"a test tried to reach {address}; only loopback is allowed")
+        return connect_ex(self, address)
+
     monkeypatch.setattr(socket.socket, "connect", guarded)
+    monkeypatch.setattr(socket.socket, "connect_ex", guarded_ex)

@@ -86,9 +86,9 @@ class ReplayCamera:
     def _paced(self) -> Stamp:
         """The frame's moment. A reader that comes late gets no burst of what it missed."""
         now = self._clock.now()
-        due_ns = max(self._next_ns + self._step_ns, now.boottime_ns)
+        due_ns, latest_ns = self._next_ns + self._step_ns, now.boottime_ns + self._step_ns
         # Never more than a step ahead: a clock that does not wait replays as fast as it can.
-        self._next_ns = min(due_ns, now.boottime_ns + self._step_ns)
+        self._next_ns = min(due_ns, latest_ns) if due_ns > now.boottime_ns else latest_ns
         return now
 
     def _compare_rate(self, number: int, path: Path) -> None:

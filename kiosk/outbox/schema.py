@@ -16,7 +16,12 @@ LOCKING_MODE = ("locking_mode", "EXCLUSIVE", "exclusive")
 
 PRAGMAS: tuple[tuple[str, str, object], ...] = (
     # name, value to set, what must be read back
+    # A commit writes whole pages to the log: with small ones a punch costs 8 KB of the card's
+    # life instead of 22. The log is folded in as seldom as with 1000 pages of the usual size,
+    # because only then can a card that lies about a sync do harm.
+    ("page_size", "1024", 1024),
     ("journal_mode", "WAL", "wal"),
+    ("wal_autocheckpoint", "4000", 4000),
     ("synchronous", "FULL", 2),
     ("secure_delete", "ON", 1),
     ("foreign_keys", "ON", 1),

@@ -90,6 +90,8 @@ def _listener(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        # From the moment the address is printed a connection waits instead of being refused.
+        listener.listen(128)
     except OSError as error:
         listener.close()
         raise UserError(f"--listen {host}:{port}: a free address expected, {error}") from error

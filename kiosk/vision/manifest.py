@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -46,7 +46,7 @@ class _Listed(Struct, frozen=True, forbid_unknown_fields=True):
     dim: Annotated[int, Meta(ge=0, le=1024)] = 0
     space: str = ""
     alignment: str = ""
-    threshold: Annotated[float, Meta(ge=-1.0, le=1.0)] = 1.0
+    threshold: Annotated[float, Meta(ge=-1.0, le=1.0)] | None = None
     threshold_note: str = ""
 
 
@@ -111,8 +111,22 @@ def load_manifest(extra_dirs: Sequence[str | Path] = ()) -> Manifest:
                     f" {entries[entry.id].path}",
                     hint="give your own model another id",
                 )
+            _check_space(entry, entries.values(), folder)
             entries[entry.id] = entry
     return Manifest(tuple(entries.values()))
+
+
+def _check_space(entry: ModelEntry, others: Iterable[ModelEntry], folder: Path) -> None:
+    """Files of one space are interchangeable, so they agree in dimension and alignment."""
+    for other in others:
+        same_space = entry.space != "" and entry.space == other.space
+        if same_space and (entry.dim, entry.alignment) != (other.dim, other.alignment):
+            raise ModelError(
+                f"{folder / 'manifest.toml'}: {entry.id} has {entry.dim} values aligned as"
+                f" {entry.alignment}, but {other.id} of the same space {entry.space!r} has"
+                f" {other.dim} aligned as {other.alignment}",
+                hint="give your own model another space",
+            )
 
 
 def _read(folder: Path) -> list[ModelEntry]:
@@ -132,7 +146,13 @@ def _entry(item: Any, folder: Path, where: str) -> ModelEntry:
         listed = msgspec.convert(item, _Listed)
     except msgspec.ValidationError as error:
         raise ModelError(f"{where}: {error}") from error
-    if listed.kind == "embedder" and not (listed.dim and listed.space and listed.alignment):
-        raise ModelError(f"{where}: an embedder needs dim, space and alignment")
+    if listed.kind == "embedder":
+        missing = [name for name in ("dim", "space", "alignment") if not getattr(listed, name)]
+        # Without one, the neutral value of a detector would match nobody, and say nothing.
+        missing += ["threshold"] if listed.threshold is None else []
+        if missing:
+            raise ModelError(f"{where}: embedder {listed.id} needs {', '.join(missing)}")
     fields = {name: getattr(listed, name) for name in listed.__struct_fields__ if name != "file"}
+    if listed.threshold is None:
+        fields["threshold"] = 1.0
     return ModelEntry(path=folder / listed.file, **fields)

@@ -58,20 +58,25 @@ def _options(threads: int) -> ort.SessionOptions:
     return options
 
 
+def _reason(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
 class Session:
     """A verified model ready to run. Raises ModelError by name for anything that does not fit."""
 
     def __init__(self, entry: ModelEntry, threads: int) -> None:
         data = verified_bytes(entry)
+        self._id = entry.id
         try:
             self._session = ort.InferenceSession(
                 data, _options(threads), providers=["CPUExecutionProvider"]
             )
+        # onnxruntime's exceptions have no public base class of their own.
         except Exception as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ModelError(
                 f"model {entry.id}: onnxruntime {ort.__version__} cannot load"
-                f" {entry.path.name}: {reason}",
+                f" {entry.path.name}: {_reason(error)}",
                 hint="a single self-contained ONNX file is expected, without external data",
             ) from error
         inputs = self._session.get_inputs()
@@ -83,8 +88,15 @@ class Session:
         self.output_shapes = tuple(list(output.shape) for output in self._session.get_outputs())
 
     def run(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        """All outputs for one input of the model's own shape."""
-        result: list[NDArray[np.float32]] = self._session.run(None, {self.input_name: batch})
+        """All outputs for one input of the model's own shape; ModelError when it cannot run."""
+        try:
+            result: list[NDArray[np.float32]] = self._session.run(None, {self.input_name: batch})
+        except Exception as error:
+            raise ModelError(
+                f"model {self._id}: onnxruntime {ort.__version__} cannot run it on"
+                f" {batch.dtype} of shape {batch.shape}: {_reason(error)}",
+                hint="mend input of this model in manifest.toml",
+            ) from error
         return result
 
     @staticmethod

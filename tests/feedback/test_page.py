@@ -86,8 +86,9 @@ def test_silence_is_broken_by_beats(open_page, watch, monkeypatch):
     assert stream.event() == ("beat", {})
 
 
-def test_one_viewer_too_many_ends_the_oldest(open_page, watch):
+def test_one_viewer_too_many_ends_the_oldest(open_page, watch, monkeypatch):
     """The bound on viewers holds over HTTP: the first stream ends, the newest has the state."""
+    monkeypatch.setattr(web, "HEARTBEAT_S", 0.01)
     open_page()
     first = watch()
     first.notice()
@@ -96,11 +97,10 @@ def test_one_viewer_too_many_ends_the_oldest(open_page, watch):
         assert stream.notice()["kind"] == "idle"
     newest = watch()
     assert newest.notice()["kind"] == "idle"
-    while (event := first.event()) is not None:
-        assert event[0] == "beat"
+    assert any(first.event() is None for _ in range(1000))
 
 
-def test_a_browser_that_does_not_read_holds_nobody_up(open_page, port, watch, tell):
+def test_a_browser_that_does_not_read_holds_nobody_up(open_page, port, watch, tell, caplog):
     """show() hands over and returns, whatever a stalled browser does; close() ends it too."""
     page = open_page()
     with socket.socket() as stalled:
@@ -115,6 +115,7 @@ def test_a_browser_that_does_not_read_holds_nobody_up(open_page, port, watch, te
         while reader.notice()["kind"] != "cannot-record":
             pass
         page.close()
+    assert "feedback.connections_left" not in caplog.messages
 
 
 def test_a_taken_port_is_told_with_what_to_do(open_page):
@@ -154,13 +155,14 @@ def test_close_ends_streams_threads_and_socket(open_page, watch, port):
         socket.create_connection(("127.0.0.1", port), HANG_S)
 
 
-def test_close_ends_a_request_that_never_comes(open_page, port):
+def test_close_ends_a_request_that_never_comes(open_page, port, caplog):
     """A client that connects and says nothing does not hold the end up."""
     page = open_page()
     with socket.create_connection(("127.0.0.1", port), HANG_S) as silent:
         answered(port)
         page.close()
         assert silent.recv(1) == b""
+    assert "feedback.connections_left" not in caplog.messages
 
 
 def test_the_port_can_be_had_again_at_once(open_page, watch):

@@ -17,6 +17,8 @@ from kiosk.outbox import database, schema
     [
         ("locking_mode", "exclusive"),
         ("journal_mode", "wal"),
+        ("page_size", 1024),
+        ("wal_autocheckpoint", 4000),
         ("synchronous", 2),
         ("secure_delete", 1),
         ("foreign_keys", 1),

@@ -87,7 +87,8 @@ class StubServer:
         for thread in self._threads:
             thread.join(HANG_S)
             assert not thread.is_alive()
-        self._listener.close()
+        for done in (self._listener, *self._connections):
+            done.close()
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):  # the listener was shut: the end
