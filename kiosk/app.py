@@ -17,6 +17,7 @@ from kiosk.clock import NS_PER_S, Clock
 from kiosk.config import Settings, is_loopback, signed_receipts_required
 from kiosk.control import ControlServer
 from kiosk.errors import CameraError, KioskError, ReceiptError
+from kiosk.feedback.notice import Notice, NoticeKind
 from kiosk.feedback.page import Page
 from kiosk.logbook import Logbook
 from kiosk.outbox.store import Outbox
@@ -173,7 +174,8 @@ class Kiosk:
                 self._camera.open()
                 while not self._stop.is_set():
                     frame = self._camera.read(self._settings.camera.frame_timeout_s)
-                    self._camera_state, failures = "running", 0
+                    self._seeing()
+                    failures = 0
                     self._slot.put(frame)
             except EndOfFrames:
                 self._camera_state = "ended"
@@ -181,6 +183,7 @@ class Kiosk:
                 return
             except CameraError as error:
                 self._camera_state = f"failed: {error}"
+                self._page.show(Notice.of(NoticeKind.CANNOT_RECORD, None, self._clock.now()))
                 log.error(  # noqa: TRY400 - the reason is told; a trace would add nothing
                     "camera.failed", extra={"fields": {"reason": str(error), "failures": failures}}
                 )
@@ -188,6 +191,12 @@ class Kiosk:
                 self._camera.close()
             self._clock.wait(self._stop, _REOPEN_WAITS_S[min(failures, len(_REOPEN_WAITS_S) - 1)])
             failures += 1
+
+    def _seeing(self) -> None:
+        """A frame came: whoever was sent away while the camera was gone is welcome again."""
+        if self._camera_state.startswith("failed"):
+            self._page.show(Notice.of(NoticeKind.IDLE, None, self._clock.now()))
+        self._camera_state = "running"
 
     def _watch(self) -> None:
         while not self._stop.is_set():

@@ -15,7 +15,7 @@ from kiosk.config import Settings
 from kiosk.decide.gallery import Gallery, Template
 from kiosk.errors import KioskError, OutboxLockedError, VaultError
 from kiosk.types import Embedding
-from kiosk.vault import Vault, device_id, open_vault, write_atomic
+from kiosk.vault import KEY_FILE, Vault, device_id, open_vault, write_atomic
 from kiosk.wire.signing import Signer
 
 _GALLERY_CONTEXT = "gallery/1"
@@ -80,6 +80,7 @@ def open_state(settings: Settings) -> State:
         ) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _check_secret(folder)
         vault = open_vault(folder)
         key_id = settings.server.key_id
         signer = Signer(key_id, vault.sign_key) if key_id else None
@@ -93,6 +94,16 @@ def open_state(settings: Settings) -> State:
     except KioskError:
         os.close(descriptor)
         raise
+
+
+def _check_secret(folder: Path) -> None:
+    """Without its secret sealed data is lost: a new secret in its place would hide that."""
+    sealed = [name for name in ("gallery.sealed", "outbox.db") if (folder / name).exists()]
+    if sealed and not (folder / KEY_FILE).exists():
+        raise VaultError(
+            f"{folder}: {KEY_FILE} expected beside {' and '.join(sealed)}, nothing is there",
+            hint="put it back, or move the sealed files away and begin anew",
+        )
 
 
 def pack_vector(vector: np.ndarray[tuple[int], np.dtype[np.float32]]) -> str:

@@ -158,7 +158,9 @@ def frame_to_decision():
     face = eyes.faces(pixels)[0]
     gallery = Gallery([Template(f"p{n}", face.embedding, str(n)) for n in range(50)])
     rules = Recognition()
-    policy = Policy(rules, threshold=0.57, direction=None, gallery=gallery, history=NeverRecorded())
+    policy = Policy(
+        rules, threshold=eyes.threshold, direction=None, gallery=gallery, history=NeverRecorded()
+    )
     frame = Frame(pixels, Stamp(0, 0, "bench", Trust.SYNCED), "bench")
     whole = {
         "embedder alone": lambda: eyes.embed_aligned(face.aligned),
@@ -207,7 +209,9 @@ def memory(frames=FRAMES):
         )
         outbox.start()
         rules = Recognition()
-        policy = Policy(rules, threshold=0.57, direction=None, gallery=Gallery(), history=outbox)
+        policy = Policy(
+            rules, threshold=eyes.threshold, direction=None, gallery=Gallery(), history=outbox
+        )
         camera = open_camera(settings.camera, clock)
         camera.open()
         sizes = []
