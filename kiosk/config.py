@@ -111,7 +111,7 @@ class Server(Struct, frozen=True, forbid_unknown_fields=True):
     url: Annotated[str, Meta(pattern=r"^https?://[^\s/]+(/[^\s]*)?$", max_length=500)]
     allow_plain_http: bool = False
     ca_file: Annotated[str, Meta(max_length=500)] = ""
-    """Trust this authority instead of the system's."""
+    """Trust this authority instead of the ones that come with requests (certifi)."""
     client_cert_file: Annotated[str, Meta(max_length=500)] = ""
     client_key_file: Annotated[str, Meta(max_length=500)] = ""
     connect_timeout_s: Timeout = 5.0

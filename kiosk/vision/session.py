@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import os
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from kiosk.errors import ModelError
 from kiosk.vision.manifest import ModelEntry
 
-# onnxruntime would otherwise write a device id and a usage database below the home folder.
-ort.disable_telemetry_events()
+# Read when the library is imported: it would write a device id and a usage database below the
+# home folder, and report.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+import onnxruntime as ort
 
 
 def verified_bytes(entry: ModelEntry) -> bytes:

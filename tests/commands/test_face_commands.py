@@ -1,6 +1,9 @@
 """`kiosk embed`, `compare`, `models` and the errors of the command line."""
 
 import json
+import os
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -129,3 +132,18 @@ def test_check_config_tells_all(capsys, tmp_path):
     status, _, err = run(capsys, "check-config", file)
     assert status == 2
     assert len(err.strip().splitlines()) == 3
+
+
+def test_nothing_is_written_below_the_home_folder(tmp_path):
+    """onnxruntime keeps a device id and a usage database there unless it is told not to."""
+    # The library stays silent where it believes to be in somebody's build.
+    kept = ("PATH", "LANG", "LD_LIBRARY_PATH")
+    environment = {name: os.environ[name] for name in kept if name in os.environ}
+    environment["HOME"] = str(tmp_path)
+
+    def written(code):
+        subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=60)
+        return [path for path in tmp_path.rglob("*") if path.is_file()]
+
+    assert written("import sys, kiosk.__main__ as k; sys.exit(k.main(['models', 'check']))") == []
+    assert written("import onnxruntime") != []
