@@ -182,6 +182,8 @@ class Kiosk:
                 log.info("camera.ended", extra={"fields": {"camera": self._camera.name}})
                 return
             except CameraError as error:
+                if self._stop.is_set():
+                    return
                 self._camera_state = f"failed: {error}"
                 self._page.show(Notice.of(NoticeKind.CANNOT_RECORD, None, self._clock.now()))
                 log.error(  # noqa: TRY400 - the reason is told; a trace would add nothing
@@ -286,6 +288,8 @@ class Kiosk:
         if self._threads:
             self._outbox.arrived.set()
             self._poster.abort()
+            # Wakes a read that would wait for a frame until its own deadline.
+            self._camera.close()
             self._control.close()
         deadline = self._clock.boottime_ns() + int(_STOP_DEADLINE_S * NS_PER_S)
         for thread in self._threads:
