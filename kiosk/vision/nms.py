@@ -18,13 +18,11 @@ SAME_FACE = 0.3
 
 def overlap(row: FloatArray, rows: FloatArray) -> FloatArray:
     """Intersection over union of one row's box with those of (n, 13) rows: float32 (n,), 0..1."""
-    top_left = np.maximum(row[:2], rows[:, :2])
-    bottom_right = np.minimum(row[2:4], rows[:, 2:4])
-    common = np.prod(np.maximum(bottom_right - top_left, 0.0), axis=1)
-    area = np.prod(np.maximum(row[2:4] - row[:2], 0.0))
-    areas = np.prod(np.maximum(rows[:, 2:4] - rows[:, :2], 0.0), axis=1)
-    union = np.maximum(area + areas - common, np.finfo(np.float32).tiny)
-    return np.asarray(common / union, dtype=np.float32)
+    extent = np.minimum(row[2:4], rows[:, 2:4]) - np.maximum(row[:2], rows[:, :2])
+    extent = np.maximum(extent, 0.0)
+    common = extent[:, 0] * extent[:, 1]
+    union = _areas(row[None]) + _areas(rows) - common
+    return np.asarray(common / np.maximum(union, np.finfo(np.float32).tiny), dtype=np.float32)
 
 
 def weighted_nms(rows: FloatArray) -> FloatArray:
@@ -34,14 +32,22 @@ def weighted_nms(rows: FloatArray) -> FloatArray:
     more than `SAME_FACE`; box and landmarks become their mean weighted by score, the score stays
     the best one. The mean is steadier from frame to frame than the best row alone.
     """
+    if len(rows) < 2:
+        return rows
     rest = rows[np.argsort(-rows[:, SCORE], kind="stable")]
     merged = []
     while len(rest):
         same = overlap(rest[0], rest) > SAME_FACE
         same[0] = True
         group = rest[same]
-        face = np.average(group, axis=0, weights=np.maximum(group[:, SCORE], 1e-6))
+        weights = np.maximum(group[:, SCORE], 1e-6)
+        face = weights @ group / weights.sum()
         face[SCORE] = rest[0, SCORE]
         merged.append(face)
         rest = rest[~same]
-    return np.asarray(merged, dtype=np.float32).reshape(-1, ROW)
+    return np.asarray(merged, dtype=np.float32)
+
+
+def _areas(rows: FloatArray) -> FloatArray:
+    extent = np.maximum(rows[:, 2:4] - rows[:, :2], 0.0)
+    return np.asarray(extent[:, 0] * extent[:, 1], dtype=np.float32)

@@ -9,23 +9,35 @@ import numpy as np
 
 from kiosk.errors import PictureError
 from kiosk.types import Pixels
+from kiosk.vision.picture_header import picture_size
 
 MAX_BYTES = 64 * 1024 * 1024
-# Above it a picture is decoded at half its size, so that a phone's largest does not fill a Pi.
-_HALVE_FROM = 24_000_000
+MAX_PIXELS = 64_000_000
+# OpenCV warps no picture of 32768 pixels and more on a side.
 _MAX_SIDE = 20_000
-_HINT = "a JPEG, PNG, WebP, BMP, TIFF or PNM picture is expected"
+# Above it a picture is taken at half its size, so that a phone's largest does not fill a Pi. A
+# JPEG is halved while it is decoded; the other formats need three bytes for each pixel meanwhile.
+_HALVE_FROM = 24_000_000
+_HINT = "give a JPEG, PNG, WebP, BMP or PNM (PGM, PPM) picture"
 
 
 def load_picture(path: Path) -> Pixels:
     """A picture file as BGR uint8 (height, width, 3), turned as its EXIF orientation says.
 
-    Grey becomes colour, 16 bits become 8, transparency is dropped. PictureError names the file.
+    Grey becomes colour; of 16 bits the upper 8 are kept; transparency is dropped, whatever colour
+    lies below it shows. More than 24 million pixels come at half their width and height.
+    Raises PictureError, which names the file, for a file of more than 64 MiB or 64 million pixels
+    and for one that is missing, no picture, or torn.
     """
     try:
+        # A pipe or a device could go on for ever.
+        if path.exists() and not path.is_file():
+            raise PictureError(f"{path}: a picture file expected, it is no regular file")
         size = path.stat().st_size
         if size > MAX_BYTES:
-            raise PictureError(f"{path}: at most {MAX_BYTES} bytes expected, got {size}")
+            raise PictureError(
+                f"{path}: at most {MAX_BYTES} bytes expected, got {size}", hint="scale it down"
+            )
         data = path.read_bytes()
     except OSError as error:
         raise PictureError(f"{path}: a picture expected, {error.strerror}", hint=_HINT) from error
@@ -34,37 +46,36 @@ def load_picture(path: Path) -> Pixels:
 
 def decode_picture(data: bytes, name: str) -> Pixels:
     """The same from bytes; `name` stands in errors."""
-    if not data:
-        raise PictureError(f"{name}: a picture expected, it is empty", hint=_HINT)
-    raw = np.frombuffer(data, np.uint8)
+    size = picture_size(data)
+    if size is None:
+        what = "it is of another kind" if data else "it is empty"
+        raise PictureError(f"{name}: a picture expected, {what}", hint=_HINT)
+    width, height = size
+    if not 0 < width * height <= MAX_PIXELS or max(size) > _MAX_SIDE:
+        raise PictureError(
+            f"{name}: 1 to {MAX_PIXELS // 1_000_000} million pixels and sides of at most"
+            f" {_MAX_SIDE} expected, got {width}x{height}",
+            hint="scale it down",
+        )
+    # Both turn by EXIF and give three 8-bit channels.
+    halve = width * height > _HALVE_FROM
+    flags = cv2.IMREAD_REDUCED_COLOR_2 if halve else cv2.IMREAD_COLOR
     try:
-        pixels = cv2.imdecode(raw, _flags(data))
+        pixels = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
     except cv2.error as error:
         raise PictureError(f"{name}: a picture expected, {error.err}", hint=_HINT) from error
-    if pixels is None:
-        raise PictureError(f"{name}: a picture expected, it cannot be decoded", hint=_HINT)
-    if max(pixels.shape[:2]) > _MAX_SIDE:
-        raise PictureError(f"{name}: sides of at most {_MAX_SIDE} pixels expected")
+    if pixels is None or _is_torn(data):
+        raise PictureError(
+            f"{name}: a whole {width}x{height} picture expected, it cannot be decoded",
+            hint="the file is damaged or cut short: copy it again",
+        )
     return np.ascontiguousarray(pixels, dtype=np.uint8)
 
 
-def _flags(data: bytes) -> int:
-    """IMREAD_COLOR turns by EXIF and gives three 8-bit channels; JPEG can halve while decoding."""
-    size = _jpeg_size(data)
-    if size is not None and size[0] * size[1] > _HALVE_FROM:
-        return cv2.IMREAD_REDUCED_COLOR_2
-    return cv2.IMREAD_COLOR
+def _is_torn(data: bytes) -> bool:
+    """Whether a JPEG has no end marker after its last scan: some decoders fill up with grey.
 
-
-def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height from a JPEG's frame header (ITU-T T.81, B.2.2); None for anything else."""
-    if data[:2] != b"\xff\xd8":
-        return None
-    at = 2
-    while at + 9 < len(data) and data[at] == 0xFF:
-        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = data[at + 5 : at + 7], data[at + 7 : at + 9]
-            return int.from_bytes(width, "big"), int.from_bytes(height, "big")
-        at += 2 + length
-    return None
+    Within a scan every 0xFF of the data is followed by 0, so the marker cannot occur by chance;
+    a preview in the header has its own, but lies before the scan.
+    """
+    return data[:2] == b"\xff\xd8" and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from kiosk.clock import NS_PER_S, Clock
 from kiosk.config import Models
-from kiosk.errors import EmbeddingError, PictureError
+from kiosk.errors import EmbeddingError, ModelError
 from kiosk.types import Embedding, Frame, Pixels, Quality, Sighting
-from kiosk.vision.align import align
+from kiosk.vision.align import ALIGNMENT, LandmarksError, align
 from kiosk.vision.blazeface import MAX_FACES, BlazeFace, Detection
 from kiosk.vision.embed import Embedder, open_embedder
 from kiosk.vision.manifest import load_manifest
 from kiosk.vision.quality import measure
 from kiosk.vision.session import Session
+
+log = logging.getLogger(__name__)
 
 # More people than this do not stand before a kiosk; a poster of a crowd must not stall it.
 _MOST_FACES_LIVE = 4
@@ -99,8 +102,8 @@ class FacePipeline:
             began = self._clock.boottime_ns()
             try:
                 aligned = align(pixels, detection.landmarks)
-            except PictureError:
-                # Landmarks that fall together belong to no face.
+            except LandmarksError:
+                log.info("vision.no_face", extra={"fields": {"score": detection.score}})
                 continue
             quality = measure(pixels, aligned, detection)
             self._note("align", began)
@@ -132,5 +135,12 @@ def open_pipeline(
     entry = manifest.get(models.detector, "detector")
     # One thread: at 128 pixels a second one costs more than it brings.
     detector = BlazeFace(entry, Session(entry, 1), models.detection_score)
+    alignment = manifest.get(models.embedder, "embedder").alignment
+    if alignment != ALIGNMENT:
+        raise ModelError(
+            f"model {models.embedder}: alignment {ALIGNMENT} expected,"
+            f" the manifest says {alignment}",
+            hint="this version aligns in one way only; take another model",
+        )
     embedder = open_embedder(manifest, models.embedder, models.threads)
     return FacePipeline(detector, embedder, clock=clock, record=record)
