@@ -27,6 +27,7 @@ SHARED = REPOSITORY.parent / "shared"
 PEOPLE = REPOSITORY / "kiosk" / "demo" / "people"
 ROUNDS = 60
 FRAMES = 10_000
+CYCLE = 4
 
 
 def machine():
@@ -162,18 +163,28 @@ def frame_to_decision():
         rules, threshold=eyes.threshold, direction=None, gallery=gallery, history=NeverRecorded()
     )
     frame = Frame(pixels, Stamp(0, 0, "bench", Trust.SYNCED), "bench")
-    whole = {
-        "embedder alone": lambda: eyes.embed_aligned(face.aligned),
-        "frame to decision": lambda: policy.decide(eyes.sightings(frame), frame.seen),
-    }
-    best = interleaved(whole)
+
+    def decide():
+        policy.decide(eyes.sightings(frame), frame.seen)
+
+    # A known face is followed for three frames and searched for at the fourth: the mean of such a
+    # cycle is what a kiosk pays, not its cheapest frame.
+    best = interleaved(
+        {
+            "embedder alone": lambda: [eyes.embed_aligned(face.aligned) for _ in range(CYCLE)],
+            "frame to decision": lambda: [decide() for _ in range(CYCLE)],
+        }
+    )
+    best = {name: ms / CYCLE for name, ms in best.items()}
     ratio = best["frame to decision"] / best["embedder alone"]
     shares = [round(float(s), 2) for s in face.detection.box]
     print(
         f"640x480, one face {shares}, 1 thread: "
         + ", ".join(f"{n} {v:.2f} ms" for n, v in best.items())
     )
-    print(f"640x480: frame to decision / embedder = {ratio:.2f}")
+    print(
+        f"640x480: frame to decision / embedder = {ratio:.2f} (mean of a cycle of {CYCLE} frames)"
+    )
 
 
 def memory(frames=FRAMES):
