@@ -1,111 +1,139 @@
-"""`kiosk-server`: start rules, then uvicorn."""
+"""`kiosk-server`: parse the command line, check the start rules, serve until told to end."""
 
 from __future__ import annotations
 
 import argparse
 import signal
 import socket
+import ssl
 import sys
 from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
 
-from kiosk.config import is_loopback
+from kiosk import __version__, journal
+from kiosk.clock import SystemClock
+from kiosk.commands.console import complain, say
+from kiosk.config import Journal
 from kiosk.errors import KioskError, UserError
+from kiosk.server import start
+from kiosk.server.store import Store, path_of
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+_END_S = 2
+_MAX_CONNECTIONS = 500
+_KEEP_ALIVE_S = 30
+# No browser is to guess what a reply is, or to hand it to another site's page.
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Usage mistakes are one line, like every other error."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(UserError.exit_status, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="kiosk-server", description="Reference attendance server")
-    parser.add_argument("--store", required=True, metavar="sqlite:///PATH")
-    parser.add_argument("--listen", default="127.0.0.1:8320", metavar="HOST:PORT")
-    parser.add_argument("--cert", type=Path, help="TLS certificate chain (PEM)")
-    parser.add_argument("--key", type=Path, help="its private key (PEM)")
-    parser.add_argument("--client-ca", type=Path, help="demand client certificates of this CA")
-    parser.add_argument("--token-file", type=Path, help="bearer token, mode 0600")
-    parser.add_argument("--threshold", type=float, help="one match threshold for every space")
-    parser.add_argument("--keep-embeddings", action="store_true", help="keep them with records")
+    """The command line as options; exits with 2 for a mistake in it."""
+    parser = _Parser(prog="kiosk-server", description="Reference attendance server.")
+    add = parser.add_argument
+    add("--version", action="version", version=__version__)
+    add("--store", required=True, metavar="URL", help="sqlite:///PATH of the records")
+    add("--listen", default="127.0.0.1:8320", metavar="HOST:PORT", help="port 0: a free one")
+    add("--cert", type=Path, metavar="FILE", help="TLS certificate chain (PEM)")
+    add("--key", type=Path, metavar="FILE", help="its private key (PEM)")
+    add("--client-ca", type=Path, metavar="FILE", help="demand client certificates of this CA")
+    add("--token-file", type=Path, metavar="FILE", help="holds the bearer token; mode 0600")
+    add("--threshold", type=_cosine, metavar="X", help="least cosine of a match, in every space")
+    add("--keep-embeddings", action="store_true", help="keep them with the records")
     return parser.parse_args(arguments)
 
 
-def check_start(options: argparse.Namespace) -> tuple[str, int]:
-    """Host and port; UserError when the address is not allowed as asked."""
-    host, _, port = options.listen.rpartition(":")
-    if not host or not port.isdigit():
-        raise UserError(f"--listen HOST:PORT expected, got {options.listen!r}")
-    if bool(options.cert) != bool(options.key):
-        raise UserError("--cert and --key: both or neither expected")
-    for path in (options.cert, options.key, options.client_ca):
-        if path is not None and not path.is_file():
-            raise UserError(f"{path}: a PEM file expected, nothing is there")
-    if options.client_ca and not options.cert:
-        raise UserError("--client-ca: --cert and --key expected with it")
-    if not is_loopback(f"https://{host}") and not (options.cert and options.token_file):
-        raise UserError(
-            f"--listen {options.listen}: an address beyond loopback needs TLS and a token",
-            hint="add --cert, --key and --token-file",
-        )
-    return host.strip("[]"), int(port)
+def _cosine(text: str) -> float:
+    value = float(text)
+    if not -1.0 <= value <= 1.0:
+        raise argparse.ArgumentTypeError(f"expected -1..1, got {text}")
+    return value
 
 
-def serve(options: argparse.Namespace) -> int:
-    """Serve until SIGTERM or Ctrl-C."""
-    host, port = check_start(options)
-    import ssl
+def serve(options: argparse.Namespace) -> None:
+    """Serve until SIGTERM or Ctrl-C, both of which end it by SystemExit(0)."""
+    address = start.resolve(options.listen)
+    tls = start.tls_of(options.cert, options.key, options.client_ca)
+    token = start.read_token(options.token_file) if options.token_file else None
+    start.check_exposure(address, tls, token)
+    path = path_of(options.store)
+    # Late, because it takes a second to load, and a refusal need not wait for it.
+    from kiosk.server.app import Rules, create_app
 
-    import uvicorn
-
-    from kiosk.server.app import Rules, create_app, read_token
-    from kiosk.server.store import Store, path_of
-
-    token = read_token(options.token_file) if options.token_file else None
-    store = Store(path_of(options.store))
-    rules = Rules(token, options.threshold, options.keep_embeddings)
-    config = uvicorn.Config(
-        create_app(store, rules),
-        log_level="warning",
-        ssl_certfile=options.cert,
-        ssl_keyfile=options.key,
-        ssl_ca_certs=str(options.client_ca) if options.client_ca else None,
-        ssl_cert_reqs=ssl.CERT_REQUIRED if options.client_ca else ssl.CERT_NONE,
-        timeout_graceful_shutdown=2,
-        server_header=False,
-    )
-    # uvicorn raises the signal again once it has ended; SIGTERM is a clean end.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    listener = _listener(host, port)
-    scheme = "https" if options.cert else "http"
-    shown = f"[{host}]" if ":" in host else host
-    print(f"listening on {scheme}://{shown}:{listener.getsockname()[1]}", flush=True)  # noqa: T201
+    clock = SystemClock()
+    journal.set_up(Journal(), clock=clock)
+    store = Store(path, clock=clock)
     try:
-        uvicorn.Server(config).run(sockets=[listener])
-    except KeyboardInterrupt:
-        return 0
+        rules = Rules(token, options.threshold, options.keep_embeddings)
+        app = create_app(store, rules, clock=clock)
+        with start.bind(address) as listener:
+            _run(app, listener, tls)
     finally:
         store.close()
-    return 0
 
 
-def _listener(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        # From the moment the address is printed a connection waits instead of being refused.
-        listener.listen(128)
-    except OSError as error:
-        listener.close()
-        raise UserError(f"--listen {host}:{port}: a free address expected, {error}") from error
-    return listener
+def _run(app: FastAPI, listener: socket.socket, tls: start.Tls | None) -> None:
+    import uvicorn
+
+    class Announcing(uvicorn.Server):
+        """Says where it listens once it does, and once a signal ends it cleanly."""
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            if self.started:
+                say(f"listening on {start.url_of(listener, tls)}")
+                sys.stdout.flush()
+
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        loop="asyncio",
+        http="h11",
+        ws="none",
+        lifespan="off",
+        proxy_headers=False,
+        server_header=False,
+        headers=list(_HEADERS.items()),
+        limit_concurrency=_MAX_CONNECTIONS,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=_END_S,
+        ssl_certfile=tls.cert if tls else None,
+        ssl_keyfile=tls.key if tls else None,
+        ssl_ca_certs=str(tls.client_ca) if tls and tls.client_ca else None,
+        ssl_cert_reqs=ssl.CERT_REQUIRED if tls and tls.client_ca else ssl.CERT_NONE,
+    )
+    Announcing(config).run(sockets=[listener])
+
+
+def _end(_: int, __: FrameType | None) -> NoReturn:
+    raise SystemExit(0)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the server; 2 for the user's mistakes."""
+    """Run the server; 0 when told to end, 2 for the user's mistakes, 1 for failures."""
     options = parse(arguments)
+    # The framework handles both while it serves, and raises them again when it is done.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _end)
     try:
-        return serve(options)
+        serve(options)
     except KioskError as error:
-        print(f"kiosk-server: {error}", file=sys.stderr)  # noqa: T201 - the command's output
+        complain(f"kiosk-server: {error}")
         return error.exit_status
+    return 0
 
 
 if __name__ == "__main__":

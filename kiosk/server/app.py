@@ -1,250 +1,147 @@
-"""The routes. FastAPI writes the OpenAPI document; nothing is loaded from anywhere else."""
+"""The application: routes, errors, and the document that describes them."""
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hmac
-import json
-import re
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any
+import logging
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
 
-from fastapi import Depends, FastAPI, Header, HTTPException, Query, Request
-from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
-from jinja2 import Environment, PackageLoader
-from pydantic import BaseModel
-from starlette.concurrency import run_in_threadpool
+from fastapi import Depends, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from kiosk import __version__
-from kiosk.errors import EmbeddingError, KioskError, PictureError, WireError
+from kiosk.clock import Clock
+from kiosk.errors import EmbeddingError, KioskError, ModelError, UserError, WireError
+from kiosk.server import devices, messages, people, records
+from kiosk.server.auth import Guard
+from kiosk.server.documents import REQUEST_BODIES, Health, problems
+from kiosk.server.intake import problem_text
 from kiosk.server.matching import Matcher
 from kiosk.server.pictures import PictureEnrolment
 from kiosk.server.reception import Reception, UnauthenticError
-from kiosk.server.store import Store
-from kiosk.types import Embedding
-from kiosk.wire import f2
+from kiosk.server.store import KeyTakenError, Store, StoreError
+from kiosk.vision.manifest import load_manifest
 
-MAX_MESSAGE = 1_000_000
-MAX_PICTURE = 10_000_000
-_EMPLOYEE = re.compile(r"[^\x00-\x1f\x7f/]{1,64}")
+log = logging.getLogger(__name__)
+
+_STATUSES: dict[type[KioskError], int] = {
+    UnauthenticError: 401,
+    WireError: 400,
+    EmbeddingError: 400,
+    UserError: 422,
+    KeyTakenError: 409,
+    StoreError: 503,
+    ModelError: 503,
+}
+_RETRY_AFTER_S = "5"
+_SUMMARY = "Records attendance events of face kiosks. The wire is described in docs/wire.md."
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How the server was started. `token` None: loopback only, nothing asks for one."""
+    """How the server was started. `token` None: everybody may do everything, on loopback only.
 
-    token: str | None = None
+    `threshold`: the least cosine of a match, in every space; None takes the model manifest's.
+    """
+
+    token: str | None = field(default=None, repr=False)
     threshold: float | None = None
     keep_embeddings: bool = False
 
 
-class AttendanceReceipt(BaseModel):
-    """The reply to one attendance message."""
+def create_app(store: Store, rules: Rules, *, clock: Clock) -> FastAPI:
+    """The application on an open store.
 
-    A1: str
-    S1: str
-    RTO: float | None = None
-    SIG2: str | None = None
-
-
-class Problem(BaseModel):
-    """Every error."""
-
-    error: str
-
-
-_PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Problem} for status in (400, 401, 409, 413, 415, 422)
-}
-
-
-def create_app(store: Store, rules: Rules) -> FastAPI:
-    """The application on an open store."""
+    UserError when somebody is enrolled in a space whose threshold is unknown.
+    """
+    guard = Guard(rules.token)
+    matcher = Matcher(store, load_manifest().entries, rules.threshold)
+    reception = Reception(store, matcher, rules.keep_embeddings)
     app = FastAPI(
         title="Attendance server",
         version=__version__,
-        # The documentation pages would load scripts from elsewhere; /openapi.json is the document.
-        docs_url=None,
-        redoc_url=None,
-        responses=_PROBLEMS,
+        # The framework's own pages load scripts from elsewhere, and its document asks no token.
+        openapi_url=None,
+        dependencies=[Depends(guard.check_site)],
     )
-    matcher = Matcher(store, rules.threshold)
-    reception = Reception(store, matcher, rules.keep_embeddings)
-    pictures = PictureEnrolment()
-    _add_errors(app)
-    _add_messages(app, reception, rules)
-    _add_records(app, store, rules)
-    _add_people(app, store, pictures, rules)
-    _add_devices(app, store, rules)
+    _answer_errors(app)
+    app.include_router(messages.router(reception, guard))
+    app.include_router(records.router(store, guard))
+    app.include_router(people.router(store, matcher, PictureEnrolment(clock), guard))
+    app.include_router(devices.router(store, guard))
+    _add_operation(app, store, guard)
     return app
 
 
-def _bearer(rules: Rules) -> Any:
-    def check(authorization: Annotated[str, Header()] = "") -> None:
-        if not _token_fits(rules, authorization):
-            raise HTTPException(401, "a right bearer token expected in Authorization")
-
-    return Depends(check)
-
-
-def _token_fits(rules: Rules, authorization: str) -> bool:
-    if rules.token is None:
-        return True
-    return hmac.compare_digest(authorization.encode(), f"Bearer {rules.token}".encode())
-
-
-async def _body(request: Request, limit: int) -> bytes:
-    """The request's body, refused as soon as it grows over the limit."""
-    body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > limit:
-            raise HTTPException(413, f"a body of at most {limit} bytes expected")
-    return bytes(body)
-
-
-def _object(body: bytes) -> dict[str, Any]:
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise HTTPException(400, f"a JSON object expected, {error}") from error
-    if not isinstance(document, dict):
-        raise HTTPException(400, f"a JSON object expected, got {type(document).__name__}")
-    return document
-
-
-def _add_errors(app: FastAPI) -> None:
-    statuses = {UnauthenticError: 401, WireError: 400, EmbeddingError: 400, PictureError: 422}
+def _answer_errors(app: FastAPI) -> None:
+    """Make every error a JSON object with `error`."""
 
     @app.exception_handler(KioskError)
-    def kiosk_error(_: Request, error: KioskError) -> JSONResponse:
-        status = next((s for kind, s in statuses.items() if isinstance(error, kind)), 409)
-        return JSONResponse({"error": str(error)}, status)
+    async def kiosk_error(_: Request, error: KioskError) -> JSONResponse:
+        status = next((s for kind, s in _STATUSES.items() if isinstance(error, kind)), 500)
+        if status < 500:
+            return _problem(str(error), status)
+        log.error("server.failed", extra={"fields": {"reason": str(error)}})
+        return _problem(str(error), status, {"Retry-After": _RETRY_AFTER_S})
 
     @app.exception_handler(HTTPException)
-    def http_error(_: Request, error: HTTPException) -> JSONResponse:
-        return JSONResponse({"error": str(error.detail)}, error.status_code)
+    async def http_error(request: Request, error: HTTPException) -> JSONResponse:
+        text = str(error.detail)
+        if text == HTTPStatus(error.status_code).phrase:
+            # The framework's own words: no such path, or not by this method.
+            text = f"expected a route of /openapi.json, got {request.method} {request.url.path}"
+        return _problem(text, error.status_code, error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def parameter_error(_: Request, error: RequestValidationError) -> JSONResponse:
+        return _problem("; ".join(map(problem_text, error.errors())), 422)
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(_: Request, __: ClientDisconnect) -> JSONResponse:
+        # Nobody is there to read it; without a handler it would look like a fault of ours.
+        return _problem("body: expected whole, the sender went away", 400)
+
+    @app.exception_handler(Exception)
+    async def fault(_: Request, error: Exception) -> JSONResponse:
+        # The framework logs the trace; the sender learns that nothing was promised.
+        return _problem(f"expected no fault of the server's own, got {type(error).__name__}", 500)
 
 
-def _add_messages(app: FastAPI, reception: Reception, rules: Rules) -> None:
-    @app.post("/toon/attendance", response_model=AttendanceReceipt, tags=["wire"])
-    async def attendance(
-        request: Request,
-        idempotency_key: Annotated[str | None, Header()] = None,
-        authorization: Annotated[str, Header()] = "",
-    ) -> Response:
-        """Record one attendance message: JSON as docs/wire.md describes, at most 1 MB."""
-        body = await _body(request, MAX_MESSAGE)
-        if idempotency_key is not None and _object(body).get("A1") != idempotency_key:
-            raise HTTPException(400, "Idempotency-Key: the same value as A1 expected")
-        allowed = _token_fits(rules, authorization)
-        receipt = await run_in_threadpool(reception.receive, body, unsigned_allowed=allowed)
-        return JSONResponse(receipt)
+def _problem(text: str, status: int, headers: Any = None) -> JSONResponse:
+    return JSONResponse({"error": text}, status, headers)
 
 
-def _add_records(app: FastAPI, store: Store, rules: Rules) -> None:
-    pages = Environment(loader=PackageLoader("kiosk.server", "pages"), autoescape=True)
-
-    @app.get("/", include_in_schema=False)
-    def start() -> Response:
-        return RedirectResponse("/attendance")
-
-    @app.get("/healthz", tags=["operation"])
+def _add_operation(app: FastAPI, store: Store, guard: Guard) -> None:
+    @app.get(
+        "/healthz",
+        dependencies=guard.readers(),
+        response_model=Health,
+        responses=problems(401, 503),
+        tags=["operation"],
+    )
     def health() -> dict[str, str]:
-        """Whether the store answers."""
-        store.alarms()
+        """Whether the server reads its store."""
+        store.gallery_version()
         return {"status": "ok", "version": __version__}
 
-    @app.get("/attendance", dependencies=[_bearer(rules)], tags=["records"])
-    def attendance(
-        accept: Annotated[str, Header()] = "",
-        day: Annotated[str | None, Query(pattern=r"^\d{4}-\d{2}-\d{2}$")] = None,
-        employee: str | None = None,
-        limit: Annotated[int, Query(ge=1, le=10_000)] = 500,
-    ) -> Response:
-        """Records as JSON, or as a page for a browser (by Accept), the newest first."""
-        records = store.attendance(day=day, employee=employee, limit=limit)
-        alarms = store.alarms()
-        if "text/html" not in accept:
-            return JSONResponse({"attendance": records, "alarms": alarms})
-        page = pages.get_template("attendance.html").render(records=records, alarms=alarms, day=day)
-        policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
-        return HTMLResponse(page, headers={"Content-Security-Policy": policy})
+    @app.get("/openapi.json", dependencies=guard.readers(), include_in_schema=False)
+    def document() -> JSONResponse:
+        return JSONResponse(_describe(app))
 
 
-def _add_people(app: FastAPI, store: Store, pictures: PictureEnrolment, rules: Rules) -> None:
-    guard = [_bearer(rules)]
-
-    @app.put("/employees/{employee}/faces", dependencies=guard, tags=["people"])
-    async def enrol(employee: str, request: Request) -> dict[str, Any]:
-        """Enrol from F2 tokens (JSON: F2_MODEL, faces) or from one picture (image/*)."""
-        if not _EMPLOYEE.fullmatch(employee):
-            raise HTTPException(400, "an employee id of 1 to 64 printable characters expected")
-        kind = request.headers.get("content-type", "").split(";")[0].strip()
-        if kind.startswith("image/"):
-            picture = await _body(request, MAX_PICTURE)
-            embedding = await run_in_threadpool(pictures.embedding_of, picture)
-            embeddings = [embedding]
-        elif kind == "application/json":
-            embeddings = _embeddings(_object(await _body(request, MAX_MESSAGE)))
-        else:
-            raise HTTPException(415, f"application/json or image/* expected, got {kind!r}")
-        space = embeddings[0].space
-        vectors = [embedding.vector for embedding in embeddings]
-        count = await run_in_threadpool(store.add_faces, employee, space, vectors)
-        return {"employee": employee, "F2_MODEL": space, "faces": count}
-
-    @app.get("/employees", dependencies=guard, tags=["people"])
-    def employees() -> dict[str, Any]:
-        """Who is enrolled."""
-        return {"employees": store.employees()}
-
-    @app.delete("/employees/{employee}", dependencies=guard, tags=["people"])
-    def remove(employee: str) -> dict[str, Any]:
-        """Forget an employee's faces; records of attendance stay."""
-        count = store.remove_employee(employee)
-        if not count:
-            raise HTTPException(404, f"an enrolled employee expected, nobody is {employee!r}")
-        return {"employee": employee, "removed": count}
-
-
-def _add_devices(app: FastAPI, store: Store, rules: Rules) -> None:
-    guard = [_bearer(rules)]
-
-    @app.put("/devices/{device}/keys/{key_id}", dependencies=guard, tags=["devices"])
-    async def register(device: str, key_id: str, request: Request) -> dict[str, str]:
-        """Register a device's sign key: JSON with `key`, base64 of 32 bytes."""
-        text = _object(await _body(request, MAX_MESSAGE)).get("key")
-        try:
-            key = base64.b64decode(str(text), validate=True)
-        except binascii.Error as error:
-            raise HTTPException(400, f"key: base64 of 32 bytes expected, {error}") from error
-        if len(key) != 32:
-            raise HTTPException(400, f"key: base64 of 32 bytes expected, got {len(key)} bytes")
-        await run_in_threadpool(store.register_key, device, key_id, key)
-        return {"D1": device, "K1": key_id}
-
-
-def _embeddings(document: dict[str, Any]) -> list[Embedding]:
-    space, faces = document.get("F2_MODEL"), document.get("faces")
-    if not isinstance(space, str) or not space:
-        raise HTTPException(400, f"F2_MODEL: the id of an embedding space expected, got {space!r}")
-    if not isinstance(faces, list) or not faces or not all(isinstance(f, dict) for f in faces):
-        raise HTTPException(400, "faces: a list of F2 tokens expected")
-    return [Embedding.of(f2.decode(face), space) for face in faces]
-
-
-def read_token(path: Path) -> str:
-    """The bearer token of a file that only its owner can read; KioskError otherwise."""
-    try:
-        mode = path.stat().st_mode & 0o777
-        token = path.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise KioskError(f"--token-file {path}: a readable file expected, {error}") from error
-    if mode & 0o077:
-        raise KioskError(f"--token-file {path}: mode 0600 expected, got {mode:04o}")
-    if len(token) < 16:
-        raise KioskError(f"--token-file {path}: at least 16 characters expected, got {len(token)}")
-    return token
+def _describe(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document, with the models of the bodies that the routes read themselves."""
+    document = get_openapi(
+        title=app.title, version=app.version, description=_SUMMARY, routes=app.routes
+    )
+    schemas = document["components"]["schemas"]
+    for model in REQUEST_BODIES:
+        schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas.update(schema.pop("$defs", {}))
+        schemas[model.__name__] = schema
+    return document

@@ -2,181 +2,178 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from kiosk.errors import KioskError, UserError
+from kiosk.clock import Clock
+from kiosk.errors import Fate, KioskError, UserError
+from kiosk.server.tables import APPLICATION_ID, INSERT, LIST, PRAGMAS, TABLES, VERSION, Record
+from kiosk.types import FloatArray, ReceiptStatus
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS face (
-    id INTEGER PRIMARY KEY, employee TEXT NOT NULL, space TEXT NOT NULL, vector BLOB NOT NULL,
-    UNIQUE (employee, space, vector)
-) STRICT;
-CREATE TABLE IF NOT EXISTS device_key (
-    device TEXT NOT NULL, key_id TEXT NOT NULL, key BLOB NOT NULL, PRIMARY KEY (device, key_id)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS attendance (
-    id INTEGER PRIMARY KEY, event_id TEXT NOT NULL, device TEXT NOT NULL,
-    body_sha256 BLOB NOT NULL, employee TEXT, claimed TEXT, matched TEXT, similarity REAL,
-    kind TEXT, seen TEXT NOT NULL, score TEXT, quality TEXT, liveness TEXT, space TEXT, clock TEXT,
-    seq TEXT, signed INTEGER NOT NULL, disagrees INTEGER NOT NULL,
-    received TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ')), embedding BLOB,
-    UNIQUE (device, event_id)
-) STRICT;
-CREATE INDEX IF NOT EXISTS attendance_seen ON attendance (seen);
-CREATE TABLE IF NOT EXISTS alarm (
-    id INTEGER PRIMARY KEY, at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ')),
-    device TEXT NOT NULL, event_id TEXT NOT NULL, what TEXT NOT NULL
-) STRICT;
-"""
-_SHOWN = (
-    "event_id, device, employee, claimed, matched, similarity, kind, seen, score, quality,"
-    " liveness, space, clock, seq, signed, disagrees, received"
-)
+_SCHEME = "sqlite:///"
+_OTHER_BODY = "another body under a known event id"
+_ALARMS_SHOWN = 100
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One row of attendance; field names are the table's."""
+class StoreError(KioskError):
+    """The file could not be read or written; what was asked was not done."""
 
-    event_id: str
-    device: str
-    body_sha256: bytes
-    employee: str | None
-    claimed: str | None
-    matched: str | None
-    similarity: float | None
-    kind: str | None
-    seen: str
-    score: str | None
-    quality: str | None
-    liveness: str | None
-    space: str | None
-    clock: str | None
-    seq: str | None
-    signed: bool
-    disagrees: bool
-    embedding: bytes | None
+    fate = Fate.RETRY
+
+
+class KeyTakenError(KioskError):
+    """A key id that stands for another key already."""
+
+    fate = Fate.REFUSE
 
 
 def path_of(url: str) -> Path:
-    """The file of a sqlite:/// URL; UserError for any other scheme."""
-    prefix = "sqlite:///"
-    if not url.startswith(prefix) or len(url) == len(prefix):
-        raise UserError(f"--store sqlite:///PATH expected, got {url!r}")
-    return Path(url.removeprefix(prefix))
+    """The file of a sqlite:///PATH URL; UserError that names any other scheme."""
+    scheme, colon, _ = url.partition(":")
+    if not url.startswith(_SCHEME) or url == _SCHEME:
+        came = f"the scheme {scheme!r}" if colon else repr(url)
+        raise UserError(
+            f"--store: expected {_SCHEME}PATH, got {came}",
+            hint="SQLite is what this version keeps its records in",
+        )
+    return Path(url.removeprefix(_SCHEME))
 
 
 class Store:
-    """One connection behind a lock; callers may be any threads."""
+    """One connection behind a lock: callers may be any threads, and wait for each other.
 
-    def __init__(self, path: Path) -> None:
+    StoreError from any method: the file could not be read or written.
+    """
+
+    def __init__(self, path: Path, *, clock: Clock) -> None:
+        """Open the file or make it, mode 0600; UserError when that cannot be."""
         self._lock = threading.Lock()
+        self._clock = clock
         try:
-            self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            # Made before SQLite would, so that it is nobody else's for a moment either.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             path.chmod(0o600)
-            for pragma in ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON"):
-                self._connection.execute(f"PRAGMA {pragma}")
-            self._connection.executescript(_SCHEMA)
-        except (sqlite3.Error, OSError) as error:
-            raise UserError(f"--store {path}: a file to write to expected, {error}") from error
+        except OSError as error:
+            raise UserError(f"--store: expected a file to write to, got: {error}") from error
+        self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        try:
+            self._prepare(path)
+        except sqlite3.Error as error:
+            self._connection.close()
+            raise UserError(f"--store {path}: expected an SQLite file, got: {error}") from error
+        except UserError:
+            self._connection.close()
+            raise
         self._connection.row_factory = sqlite3.Row
 
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._connection
-            except BaseException:
-                self._connection.execute("ROLLBACK")
-                raise
-            self._connection.execute("COMMIT")
-
-    def _rows(self, query: str, *values: Any) -> list[dict[str, Any]]:
-        with self._lock:
-            return [dict(row) for row in self._connection.execute(query, values)]
-
-    def record(self, record: Record) -> str:
-        """Insert: "ok"; "duplicate" for the same body again, "rejected" for another one."""
-        names = Record.__slots__
-        values = [getattr(record, name) for name in names]
-        marks = ", ".join("?" * len(names))
-        with self._transaction() as connection:
-            old = connection.execute(
-                "SELECT body_sha256 FROM attendance WHERE device = ? AND event_id = ?",
-                (record.device, record.event_id),
-            ).fetchone()
-            if old is None:
-                connection.execute(
-                    f"INSERT INTO attendance ({', '.join(names)}) VALUES ({marks})",  # noqa: S608
-                    values,
-                )
-                return "ok"
-            if old["body_sha256"] == record.body_sha256:
-                return "duplicate"
-            connection.execute(
-                "INSERT INTO alarm (device, event_id, what) VALUES (?, ?, ?)",
-                (record.device, record.event_id, "another body under a known event id"),
+    def _prepare(self, path: Path) -> None:
+        execute = self._connection.execute
+        version = int(execute("PRAGMA user_version").fetchone()[0])
+        owner = int(execute("PRAGMA application_id").fetchone()[0])
+        tables = int(execute("SELECT count(*) FROM sqlite_schema").fetchone()[0])
+        if tables and (owner, version) != (APPLICATION_ID, VERSION):
+            raise UserError(
+                f"--store {path}: expected an attendance file of version {VERSION},"
+                f" got another program's, or version {version}",
+                hint="give a path of its own",
             )
-            return "rejected"
+        for pragma in PRAGMAS:
+            execute(f"PRAGMA {pragma}")
+        if not tables:
+            self._connection.executescript(TABLES)
+
+    def record(self, record: Record) -> ReceiptStatus:
+        """Commit an event: OK, DUPLICATE for the same body again, REJECTED for another one.
+
+        A rejected body leaves an alarm, once.
+        """
+        now = self._now()
+        with self._transaction() as connection:
+            old = _digest_of(connection, record.device, record.event_id)
+            if old is None:
+                connection.execute(INSERT, (*astuple(record), now))
+                return ReceiptStatus.OK
+            if old == record.body_sha256:
+                return ReceiptStatus.DUPLICATE
+            connection.execute(
+                "INSERT OR IGNORE INTO alarm (device, event_id, body_sha256, what, at)"
+                " VALUES (?, ?, ?, ?, ?)",
+                (record.device, record.event_id, record.body_sha256, _OTHER_BODY, now),
+            )
+            return ReceiptStatus.REJECTED
+
+    def is_known(self, device: str, event_id: str) -> bool:
+        """Whether this event has been recorded."""
+        with self._reading() as connection:
+            return _digest_of(connection, device, event_id) is not None
 
     def attendance(
         self, *, day: str | None, employee: str | None, limit: int
     ) -> list[dict[str, Any]]:
-        """Records, the newest first, of one UTC day and one employee if given."""
-        return self._rows(
-            f"SELECT {_SHOWN} FROM attendance WHERE (?1 IS NULL OR substr(seen, 1, 10) = ?1)"  # noqa: S608
-            " AND (?2 IS NULL OR employee = ?2) ORDER BY seen DESC, id DESC LIMIT ?3",
-            *(day, employee, limit),
-        )
+        """Records, the newest first, of one UTC day (YYYY-MM-DD) and one employee if given."""
+        first, last = (f"{day}T00:00:00.000Z", f"{day}T23:59:59.999Z") if day else (None, None)
+        asked = {"first": first, "last": last, "employee": employee, "limit": limit}
+        return [
+            row | {"signed": bool(row["signed"]), "disagrees": bool(row["disagrees"])}
+            for row in self._rows(LIST, asked)
+        ]
 
     def alarms(self) -> list[dict[str, Any]]:
-        """What somebody must look at, the newest first."""
-        return self._rows("SELECT at, device, event_id, what FROM alarm ORDER BY id DESC LIMIT 100")
+        """What somebody must look at, the newest first, at most 100."""
+        return self._rows(
+            "SELECT at, device, event_id, what FROM alarm ORDER BY id DESC LIMIT ?",
+            (_ALARMS_SHOWN,),
+        )
 
-    def add_faces(self, employee: str, space: str, vectors: list[NDArray[np.float32]]) -> int:
-        """Enrol unit vectors; returns how many this employee has in this space."""
+    def add_faces(self, employee: str, space: str, vectors: Sequence[FloatArray]) -> int:
+        """Enrol unit vectors; how many faces the employee has in the space now."""
         with self._transaction() as connection:
             connection.executemany(
                 "INSERT OR IGNORE INTO face (employee, space, vector) VALUES (?, ?, ?)",
                 [(employee, space, vector.astype("<f4").tobytes()) for vector in vectors],
             )
+            connection.execute("UPDATE gallery SET version = version + 1")
             row = connection.execute(
                 "SELECT count(*) FROM face WHERE employee = ? AND space = ?", (employee, space)
             ).fetchone()
             return int(row[0])
 
-    def faces(self, space: str) -> tuple[list[str], NDArray[np.float32] | None]:
-        """Owners and vectors (n, dim) of a space; None when nobody is enrolled in it."""
-        rows = self._rows("SELECT employee, vector FROM face WHERE space = ?", space)
+    def remove_employee(self, employee: str) -> int:
+        """Forget an employee's faces; how many there were."""
+        with self._transaction() as connection:
+            connection.execute("UPDATE gallery SET version = version + 1")
+            return connection.execute("DELETE FROM face WHERE employee = ?", (employee,)).rowcount
+
+    def gallery_version(self) -> int:
+        """A number that grows with every change of faces, by whichever process."""
+        return int(self._rows("SELECT version FROM gallery")[0]["version"])
+
+    def faces(self, space: str) -> tuple[tuple[str, ...], FloatArray]:
+        """Owners and unit vectors, float32 (faces, dim), of a space; shape (0, 0) if empty."""
+        rows = self._rows("SELECT employee, vector FROM face WHERE space = ? ORDER BY id", (space,))
         if not rows:
-            return [], None
+            return (), np.empty((0, 0), np.float32)
         matrix = np.stack([np.frombuffer(row["vector"], "<f4") for row in rows])
-        return [row["employee"] for row in rows], matrix.astype(np.float32)
+        return tuple(row["employee"] for row in rows), matrix.astype(np.float32)
 
     def employees(self) -> list[dict[str, Any]]:
-        """Everybody with the number of faces in each space."""
+        """Employee, space and number of faces, one for each employee and space."""
         return self._rows(
             "SELECT employee, space, count(*) AS faces FROM face GROUP BY employee, space"
             " ORDER BY employee, space"
         )
 
-    def remove_employee(self, employee: str) -> int:
-        """Forget an employee's faces; how many there were."""
-        with self._transaction() as connection:
-            return connection.execute("DELETE FROM face WHERE employee = ?", (employee,)).rowcount
-
     def register_key(self, device: str, key_id: str, key: bytes) -> None:
-        """Keep a device's sign key; KioskError when another key has that id."""
+        """Keep a device's sign key for ever; KeyTakenError when another one has that id."""
         with self._transaction() as connection:
             connection.execute(
                 "INSERT OR IGNORE INTO device_key VALUES (?, ?, ?)", (device, key_id, key)
@@ -185,17 +182,56 @@ class Store:
                 "SELECT key FROM device_key WHERE device = ? AND key_id = ?", (device, key_id)
             ).fetchone()
         if row["key"] != key:
-            raise KioskError(
-                f"key {key_id} of device {device}: the same key expected, got another",
-                hint="rotate under a new key id",
+            raise KeyTakenError(
+                f"K1: expected the key that {key_id} of this device stands for, got another",
+                hint="register a new key under a new id",
             )
 
     def keys(self, device: str) -> dict[str, bytes]:
         """A device's sign keys by key id."""
-        rows = self._rows("SELECT key_id, key FROM device_key WHERE device = ?", device)
+        rows = self._rows("SELECT key_id, key FROM device_key WHERE device = ?", (device,))
         return {row["key_id"]: row["key"] for row in rows}
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, once whoever uses it is done."""
         with self._lock:
             self._connection.close()
+
+    def _now(self) -> str:
+        seconds, milliseconds = divmod(self._clock.now().utc_ms, 1000)
+        return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{milliseconds:03d}Z"
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            try:
+                yield self._connection
+            except sqlite3.Error as error:
+                raise StoreError(f"the store: expected it to answer, got: {error}") from error
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """BEGIN IMMEDIATE .. COMMIT; rolled back as a whole on any error."""
+        with self._reading() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                # SQLite has rolled back by itself after some errors, a full disk among them.
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+
+    def _rows(
+        self, query: str, values: Mapping[str, object] | Sequence[object] = ()
+    ) -> list[dict[str, Any]]:
+        with self._reading() as connection:
+            return [dict(row) for row in connection.execute(query, values)]
+
+
+def _digest_of(connection: sqlite3.Connection, device: str, event_id: str) -> bytes | None:
+    row = connection.execute(
+        "SELECT body_sha256 FROM attendance WHERE device = ? AND event_id = ?", (device, event_id)
+    ).fetchone()
+    return None if row is None else bytes(row["body_sha256"])

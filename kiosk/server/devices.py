@@ -1,0 +1,43 @@
+"""The sign keys of the kiosks."""
+
+from __future__ import annotations
+
+import base64
+from typing import Annotated
+
+from fastapi import APIRouter, HTTPException, Path, Request
+from starlette.concurrency import run_in_threadpool
+
+from kiosk.server.auth import Guard
+from kiosk.server.documents import DeviceId, KeyId, Registered, SignKey, body_of, problems
+from kiosk.server.intake import MAX_JSON_BYTES, read_body, read_document
+from kiosk.server.store import Store
+
+
+def router(store: Store, guard: Guard) -> APIRouter:
+    """PUT /devices/{D1}/keys/{K1}."""
+    routes = APIRouter(prefix="/devices", tags=["devices"])
+
+    @routes.put(
+        "/{device}/keys/{key_id}",
+        dependencies=guard.machines(),
+        response_model=Registered,
+        responses=problems(400, 401, 403, 408, 409, 413, 422, 503),
+        openapi_extra=body_of(SignKey),
+    )
+    async def register(
+        device: Annotated[DeviceId, Path()], key_id: Annotated[KeyId, Path()], request: Request
+    ) -> dict[str, str]:
+        """Register a device's sign key; from then on the device must sign.
+
+        An id stands for one key for ever: a new key comes under a new id, and the old one goes on
+        to prove the messages that were signed with it.
+        """
+        text = read_document(await read_body(request, MAX_JSON_BYTES), SignKey).key
+        key = base64.b64decode(text)
+        if base64.b64encode(key).decode("ascii") != text:
+            raise HTTPException(400, "key: expected base64 in standard form, got stray bits")
+        await run_in_threadpool(store.register_key, device, key_id, key)
+        return {"D1": device, "K1": key_id}
+
+    return routes

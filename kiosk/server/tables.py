@@ -1,0 +1,95 @@
+"""The tables of the server's store, version 1, and the row that comes in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+# Tells our files from other programs' (https://www.sqlite.org/fileformat2.html, offset 68).
+APPLICATION_ID = 0x4B41_5453
+VERSION = 1
+
+PRAGMAS = (
+    "journal_mode = WAL",
+    # A reply promises that its event is on the disk, so each COMMIT waits for it.
+    "synchronous = FULL",
+    # A deleted face is not to be found in the file's free pages.
+    "secure_delete = ON",
+)
+
+TABLES = f"""
+BEGIN;
+CREATE TABLE face (
+    id INTEGER PRIMARY KEY, employee TEXT NOT NULL, space TEXT NOT NULL, vector BLOB NOT NULL,
+    UNIQUE (employee, space, vector)
+) STRICT;
+CREATE TABLE gallery (version INTEGER NOT NULL) STRICT;
+INSERT INTO gallery VALUES (0);
+CREATE TABLE device_key (
+    device TEXT NOT NULL, key_id TEXT NOT NULL, key BLOB NOT NULL, PRIMARY KEY (device, key_id)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE attendance (
+    id INTEGER PRIMARY KEY, event_id TEXT NOT NULL, device TEXT NOT NULL,
+    body_sha256 BLOB NOT NULL, employee TEXT, claimed TEXT, matched TEXT, similarity REAL,
+    kind TEXT, seen TEXT NOT NULL, score REAL, quality REAL, liveness REAL, space TEXT, clock TEXT,
+    seq TEXT, signed INTEGER NOT NULL, disagrees INTEGER NOT NULL, embedding BLOB,
+    received TEXT NOT NULL, UNIQUE (device, event_id)
+) STRICT;
+CREATE INDEX attendance_seen ON attendance (seen);
+CREATE INDEX attendance_employee ON attendance (employee, seen);
+CREATE TABLE alarm (
+    id INTEGER PRIMARY KEY, device TEXT NOT NULL, event_id TEXT NOT NULL,
+    body_sha256 BLOB NOT NULL, what TEXT NOT NULL, at TEXT NOT NULL,
+    UNIQUE (device, event_id, body_sha256)
+) STRICT;
+PRAGMA application_id = {APPLICATION_ID};
+PRAGMA user_version = {VERSION};
+COMMIT;
+"""  # noqa: S608 - two numbers of our own
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One row of attendance; the names are the table's.
+
+    `employee` is whom the event counts for: `claimed` (E1), else `matched` (this server's own
+    match), else nobody. `seen` is UTC as TS1 writes it; `similarity` and `score` -1..1, `quality`
+    and `liveness` 0..1. `embedding`: float32, little endian.
+    """
+
+    event_id: str
+    device: str
+    body_sha256: bytes
+    employee: str | None
+    claimed: str | None
+    matched: str | None
+    similarity: float | None
+    kind: str | None
+    seen: str
+    score: float | None
+    quality: float | None
+    liveness: float | None
+    space: str | None
+    clock: str | None
+    seq: str | None
+    signed: bool
+    disagrees: bool
+    embedding: bytes | None
+
+
+_COLUMNS = tuple(field.name for field in fields(Record))
+_SHOWN = ", ".join(name for name in _COLUMNS if name not in {"body_sha256", "embedding"})
+# The names in both texts are our own; values are always bound.
+INSERT = (
+    f"INSERT INTO attendance ({', '.join(_COLUMNS)}, received)"  # noqa: S608
+    f" VALUES ({', '.join('?' * (len(_COLUMNS) + 1))})"
+)
+LIST = f"""
+SELECT {_SHOWN}, received, (
+    SELECT count(*) FROM alarm
+    WHERE alarm.device = attendance.device AND alarm.event_id = attendance.event_id
+) AS conflicts
+FROM attendance
+WHERE (:first IS NULL OR seen BETWEEN :first AND :last)
+  AND (:employee IS NULL OR employee = :employee)
+ORDER BY seen DESC, id DESC LIMIT :limit
+"""  # noqa: S608
