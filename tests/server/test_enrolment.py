@@ -95,7 +95,7 @@ def test_a_picture_that_will_not_do_is_422_with_the_reason(client, people):
     photo = cv2.imread(str(people / "obama.jpg"))
     cases = {
         "expected image/jpeg": b"no picture",
-        "cannot be decoded": b"\xff\xd8\xff\xe0 no picture",
+        "it is of another kind": b"\xff\xd8\xff\xe0 no picture",
         "got 0": jpeg(np.full((240, 320, 3), 90, np.uint8)),
         "got 2": jpeg(np.hstack([photo, photo])),
         "quality": jpeg(cv2.GaussianBlur(photo, (0, 0), 12)),
