@@ -8,8 +8,10 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections.abc import Iterator
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, Struct
@@ -250,9 +252,7 @@ def _allowed(hint: Any) -> str:
 def _joint_problems(settings: Settings) -> Iterator[str]:
     """Mistakes that lie between keys."""
     server, camera = settings.server, settings.camera
-    if server.url.startswith("http://") and not (
-        is_loopback(server.url) or server.allow_plain_http
-    ):
+    if sends_in_the_clear(server) and not server.allow_plain_http:
         yield (
             f"server.url = {server.url!r}: expected https (plain http only to loopback);"
             " server.allow_plain_http = true permits it and the journal repeats it at every start"
@@ -275,12 +275,22 @@ def _joint_problems(settings: Settings) -> Iterator[str]:
 
 
 def is_loopback(url: str) -> bool:
-    """Whether a URL's host is this machine itself."""
-    host = url.split("://", 1)[-1].split("/", 1)[0].rsplit("@", 1)[-1]
-    host = host[1:].split("]", 1)[0] if host.startswith("[") else host.split(":", 1)[0]
-    return host in {"localhost", "::1"} or (
-        host.startswith("127.") and all(part.isdigit() for part in host.split("."))
-    )
+    """Whether a URL's host is this machine itself, by whichever parser reads it."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        # What some parsers take for a user's name, others take for the host.
+        if "@" in parts.netloc or "\\" in parts.netloc:
+            return False
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        # A name that is no address, or brackets that do not close.
+        return False
+
+
+def sends_in_the_clear(server: Server) -> bool:
+    """Whether messages leave this machine unencrypted."""
+    return server.url.startswith("http://") and not is_loopback(server.url)
 
 
 def signed_receipts_required(server: Server) -> bool:

@@ -106,7 +106,7 @@ def _daemon(settings: Settings) -> Finding:
 
 def _server(settings: Settings) -> Finding:
     server = settings.server
-    if server.url.startswith("http://") and not config.is_loopback(server.url):
+    if config.sends_in_the_clear(server):
         return Finding(
             "server", "warning", f"{server.url}: plain http", "use https: a token is like a photo"
         )

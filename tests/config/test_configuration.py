@@ -92,6 +92,11 @@ def test_unreadable_files_are_named(tmp_path):
         ("http://127.evil.example", False),
         ("http://localhost@evil.example", False),
         ("http://10.0.0.1", False),
+        ("http://evil.example?@127.0.0.1", False),
+        ("http://evil.example#@127.0.0.1", False),
+        ("http://evil.example\\@127.0.0.1", False),
+        ("http://127.999.1.1", False),
+        ("http://[::1", False),
     ],
 )
 def test_loopback(url, expected):
