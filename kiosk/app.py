@@ -11,16 +11,16 @@ from collections.abc import Callable
 from typing import Any
 
 from kiosk import __version__
-from kiosk.capture.camera import EndOfFrames, open_camera
+from kiosk.capture.camera import open_camera
 from kiosk.capture.slot import FrameSlot
 from kiosk.clock import NS_PER_S, Clock
-from kiosk.config import Settings, is_loopback, signed_receipts_required
+from kiosk.config import Settings, sends_in_the_clear, signed_receipts_required
 from kiosk.control import ControlServer
 from kiosk.errors import CameraError, KioskError, ReceiptError
-from kiosk.feedback.notice import Notice, NoticeKind
 from kiosk.feedback.page import Page
 from kiosk.logbook import Logbook
-from kiosk.outbox.store import Outbox
+from kiosk.lookout import Lookout
+from kiosk.outbox.store import Outbox, status_document
 from kiosk.people import People
 from kiosk.reception import Reception
 from kiosk.state import open_state
@@ -35,7 +35,6 @@ log = logging.getLogger(__name__)
 # The whole stop has two seconds; what does not end by then is named and left behind.
 _STOP_DEADLINE_S = 1.5
 _SUPERVISE_S = 0.5
-_REOPEN_WAITS_S = (1.0, 2.0, 5.0, 10.0)
 
 
 class Kiosk:
@@ -48,7 +47,6 @@ class Kiosk:
         self._slot = FrameSlot()
         self._stop = threading.Event()
         self._failed: str | None = None
-        self._camera_state = "opening"
         self._threads: list[threading.Thread] = []
         self._cleanup = contextlib.ExitStack()
         self._began_ns = clock.boottime_ns()
@@ -101,6 +99,9 @@ class Kiosk:
             clock=clock,
             rng=random.SystemRandom(),
         )
+        self._lookout = Lookout(
+            settings.camera, self._camera, slot=self._slot, screen=self._page, clock=clock
+        )
         self._people = People(self._state, self._reception.policy, self._pipeline.space)
         self._control = ControlServer(settings.paths.runtime_dir, self._handlers())
 
@@ -113,7 +114,7 @@ class Kiosk:
         self._cleanup.callback(self._control.close)
         self._thread("uplink", lambda: self._sender.run(self._stop))
         self._thread("vision", self._watch)
-        self._thread("capture", self._capture)
+        self._thread("capture", lambda: self._lookout.run(self._stop))
         self._thread("control", lambda: self._control.run(self._stop))
         gallery = self._reception.policy.gallery
         facts = {
@@ -135,7 +136,7 @@ class Kiosk:
             extra={"fields": {"meaning": "a photograph of a person is not told from the person"}},
         )
         server = self._settings.server
-        if server.url.startswith("http://") and not is_loopback(server.url):
+        if sends_in_the_clear(server):
             log.warning("uplink.plain_http", extra={"fields": {"url": server.url}})
         if server.accept_plain_receipts:
             log.warning(
@@ -166,39 +167,6 @@ class Kiosk:
         thread = threading.Thread(target=top, name=name, daemon=True)
         self._threads.append(thread)
         thread.start()
-
-    def _capture(self) -> None:
-        failures = 0
-        while not self._stop.is_set():
-            try:
-                self._camera.open()
-                while not self._stop.is_set():
-                    frame = self._camera.read(self._settings.camera.frame_timeout_s)
-                    self._seeing()
-                    failures = 0
-                    self._slot.put(frame)
-            except EndOfFrames:
-                self._camera_state = "ended"
-                log.info("camera.ended", extra={"fields": {"camera": self._camera.name}})
-                return
-            except CameraError as error:
-                if self._stop.is_set():
-                    return
-                self._camera_state = f"failed: {error}"
-                self._page.show(Notice.of(NoticeKind.CANNOT_RECORD, None, self._clock.now()))
-                log.error(  # noqa: TRY400 - the reason is told; a trace would add nothing
-                    "camera.failed", extra={"fields": {"reason": str(error), "failures": failures}}
-                )
-            finally:
-                self._camera.close()
-            self._clock.wait(self._stop, _REOPEN_WAITS_S[min(failures, len(_REOPEN_WAITS_S) - 1)])
-            failures += 1
-
-    def _seeing(self) -> None:
-        """A frame came: whoever was sent away while the camera was gone is welcome again."""
-        if self._camera_state.startswith("failed"):
-            self._page.show(Notice.of(NoticeKind.IDLE, None, self._clock.now()))
-        self._camera_state = "running"
 
     def _watch(self) -> None:
         while not self._stop.is_set():
@@ -234,7 +202,7 @@ class Kiosk:
     def _handlers(self) -> dict[str, Callable[[dict[str, Any]], dict[str, Any]]]:
         return {
             "status": lambda _: self.status(),
-            "outbox": lambda _: self._outbox_status(),
+            "outbox": lambda _: status_document(self._outbox.status()),
             **self._people.handlers(),
         }
 
@@ -248,7 +216,7 @@ class Kiosk:
             "process": os.getpid(),
             "uptime_s": round(uptime, 1),
             "device": self._state.device,
-            "camera": self._camera_state,
+            "camera": self._lookout.state,
             "idle": self._slot.is_empty,
             "model": self._pipeline.model_id,
             "space": self._pipeline.space,
@@ -257,26 +225,14 @@ class Kiosk:
             "liveness": "not measured",
             "online": self._sender.online,
             "last_receipt_ms": None if last is None else last.utc_ms,
-            "outbox": self._outbox_status(),
+            "outbox": status_document(self._outbox.status()),
             **self._logbook.summary(),
         }
 
-    def _outbox_status(self) -> dict[str, Any]:
-        status = self._outbox.status()
-        oldest = None if status.oldest is None else status.oldest.utc_ms
-        return {
-            "pending": status.pending,
-            "quarantined": status.quarantined,
-            "settled": status.settled,
-            "oldest_ms": oldest,
-            "epoch": status.epoch,
-            "highest": status.highest,
-        }
-
     def _supervise(self) -> None:
-        expected_to_end = {"capture"} if self._camera_state == "ended" else set()
+        may_end = {"capture"} if self._lookout.state == "ended" else set()
         for thread in self._threads:
-            if not thread.is_alive() and thread.name not in expected_to_end | {""}:
+            if not thread.is_alive() and thread.name not in may_end:
                 self._failed = self._failed or f"{thread.name}: ended unasked"
                 log.critical("thread.ended", extra={"fields": {"thread": thread.name}})
                 self._stop.set()

@@ -32,21 +32,17 @@ def people() -> Path:
 @pytest.fixture(autouse=True)
 def only_loopback(monkeypatch):
     """No test may connect to another machine."""
-    connect = socket.socket.connect
+    for name in ("connect", "connect_ex"):
+        monkeypatch.setattr(socket.socket, name, guarded(getattr(socket.socket, name)))
 
-    def guarded(self, address):
+
+def guarded(connect):
+    """A socket's method that refuses every address beyond loopback."""
+
+    def only_here(self, address):
         host = address[0] if isinstance(address, tuple) else "127.0.0.1"
         if host not in {"127.0.0.1", "::1", "localhost"} and not str(host).startswith("127."):
             raise AssertionError(f"a test tried to reach {address}; only loopback is allowed")
         return connect(self, address)
 
-    connect_ex = socket.socket.connect_ex
-
-    def guarded_ex(self, address):
-        host = address[0] if isinstance(address, tuple) else "127.0.0.1"
-        if not str(host).startswith("127.") and host not in {"::1", "localhost"}:
-            raise AssertionError(f"a test tried to reach {address}; only loopback is allowed")
-        return connect_ex(self, address)
-
-    monkeypatch.setattr(socket.socket, "connect", guarded)
-    monkeypatch.setattr(socket.socket, "connect_ex", guarded_ex)
+    return only_here

@@ -8,10 +8,6 @@ from pathlib import Path
 
 from kiosk.commands.console import add_config, add_json, say, say_json, settings_of, table
 from kiosk.commands.desk import perform
-from kiosk.errors import PictureError
-
-# Below it a template would match badly for years.
-_LEAST_QUALITY = 0.3
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -50,20 +46,9 @@ def enrol_person(options: argparse.Namespace) -> int:
     eyes = open_eyes(settings.models.embedder, list(settings.models.extra_dirs))
     templates = []
     for path in options.images:
-        faces = eyes.faces(load_picture(path))
-        if len(faces) != 1:
-            raise PictureError(
-                f"{path}: exactly one face expected, found {len(faces)}",
-                hint="crop the picture to the person to enrol",
-            )
-        quality = faces[0].quality
-        if quality.overall < _LEAST_QUALITY:
-            raise PictureError(
-                f"{path}: quality of at least {_LEAST_QUALITY} expected, got {quality}",
-                hint="take a sharp, evenly lit picture from the front",
-            )
+        face = eyes.face_to_enrol(load_picture(path), str(path))
         source = hashlib.sha256(path.read_bytes()).hexdigest()
-        templates.append(template_document(Template(options.person, faces[0].embedding, source)))
+        templates.append(template_document(Template(options.person, face.embedding, source)))
     result = perform(settings, "enrol", templates=templates)
     if options.json:
         say_json(result)

@@ -97,14 +97,14 @@ class Policy:
         self._direction = direction
         self._history = history
         self._tracker = Tracker(gap_s=rules.visit_gap_s, min_quality=rules.min_quality)
-        self._decided: dict[int, str] = {}
+        self._decided: set[int] = set()
         self._looked: set[int] = set()
 
     def decide(self, sightings: Sequence[Sighting], now: Stamp) -> list[Decision]:
         """The decisions that this frame brings, in order of face size."""
         seen, ended = self._tracker.follow(sightings, now)
         for track in ended:
-            self._decided.pop(track.number, None)
+            self._decided.discard(track.number)
             self._looked.discard(track.number)
         decisions = (self._of(track, now) for track in seen if track.number not in self._decided)
         return [decision for decision in decisions if decision is not None]
@@ -118,7 +118,7 @@ class Policy:
             return self._named(track, agreed, now)
         if len(track.sightings) < self._rules.frames_to_give_up:
             return self._look(track)
-        self._decided[track.number] = ""
+        self._decided.add(track.number)
         best = max(track.sightings, key=lambda s: s.quality.overall)
         return Decision(Outcome.UNKNOWN, track.number, best)
 
@@ -130,7 +130,7 @@ class Policy:
         return Decision(Outcome.LOOK, track.number, track.last)
 
     def _named(self, track: Track, agreed: _Agreement, now: Stamp) -> Decision:
-        self._decided[track.number] = agreed.person
+        self._decided.add(track.number)
         before = self._history.last_recorded(agreed.person, self._direction)
         outcome = Outcome.RECORD
         if before is not None and self._within_window(before, now):

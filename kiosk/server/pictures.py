@@ -14,7 +14,6 @@ from kiosk.vision.pipeline import FacePipeline, open_pipeline
 
 log = logging.getLogger(__name__)
 
-LEAST_QUALITY = 0.3
 _NAME = "the picture"
 _SIGNATURES = {"image/jpeg": b"\xff\xd8\xff", "image/png": b"\x89PNG\r\n\x1a\n"}
 MEDIA_TYPES = tuple(_SIGNATURES)
@@ -37,19 +36,8 @@ class PictureEnrolment:
         if not picture.startswith(_SIGNATURES[media_type]):
             raise PictureError(f"{_NAME}: expected {media_type}, got something else")
         with self._lock:
-            faces = self._opened().faces(decode_picture(picture, _NAME))
-        if len(faces) != 1:
-            raise PictureError(
-                f"{_NAME}: expected exactly one face, got {len(faces)}",
-                hint="crop it to the person" if faces else "take a sharper or larger one",
-            )
-        quality = faces[0].quality.overall
-        if quality < LEAST_QUALITY:
-            raise PictureError(
-                f"{_NAME}: expected a face of quality {LEAST_QUALITY} or more, got {quality:.2f}",
-                hint="take one from the front, sharp, near and well lit",
-            )
-        return faces[0].embedding
+            pipeline = self._opened()
+            return pipeline.face_to_enrol(decode_picture(picture, _NAME), _NAME).embedding
 
     def _opened(self) -> FacePipeline:
         if self._pipeline is None:

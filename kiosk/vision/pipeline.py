@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from kiosk.clock import NS_PER_S, Clock
 from kiosk.config import Models
-from kiosk.errors import EmbeddingError, ModelError
+from kiosk.errors import EmbeddingError, ModelError, PictureError
 from kiosk.types import Embedding, Frame, Pixels, Quality, Sighting
 from kiosk.vision.align import ALIGNMENT, LandmarksError, align
 from kiosk.vision.blazeface import MAX_FACES, BlazeFace, Detection
@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 # More people than this do not stand before a kiosk; a poster of a crowd must not stall it.
 _MOST_FACES_LIVE = 4
+# Below it a template would match badly for years.
+_LEAST_TO_ENROL = 0.3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,6 +70,22 @@ class FacePipeline:
         """Every face of a picture, the largest first, at most MAX_FACES."""
         found = sorted(self._detector.detect(pixels), key=_area, reverse=True)[:MAX_FACES]
         return self._embedded(pixels, found)
+
+    def face_to_enrol(self, pixels: Pixels, name: str) -> FoundFace:
+        """The one usable face of a picture; PictureError, which says `name`, otherwise."""
+        faces = self.faces(pixels)
+        if len(faces) != 1:
+            raise PictureError(
+                f"{name}: expected exactly one face, got {len(faces)}",
+                hint="crop it to the person" if faces else "take a sharper or larger one",
+            )
+        quality = faces[0].quality.overall
+        if quality < _LEAST_TO_ENROL:
+            raise PictureError(
+                f"{name}: expected a face of quality {_LEAST_TO_ENROL} or more, got {quality:.2f}",
+                hint="take one from the front, sharp, near and well lit",
+            )
+        return faces[0]
 
     def embed_aligned(self, crop: Pixels) -> Embedding:
         """The embedding of a crop that is aligned already."""
