@@ -5,39 +5,20 @@ PReLU_a(x) = x for x > 0, a*x otherwise (He et al. 2015, arXiv:1502.01852).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
-from kiosk.errors import ModelError
+from kiosk.lab.graph import FloatWeights, Net
 
 # Nearer to 1 than this, k = a/(1-a) grows without bound: such layers take the form without k.
 _NEAREST_TO_ONE = 1e-3
+# A slope beyond is turned: 1/a of one just above 1 would be just below it, which wins nothing.
+_STEEP = 1.0
 
-
-class _Edit:
-    """One pass over a model: finds nodes by tensor, reads and replaces weights."""
-
-    def __init__(self, model: onnx.ModelProto) -> None:
-        self.graph = model.graph
-        self.made = {output: node for node in self.graph.node for output in node.output}
-        self.read: dict[str, list[onnx.NodeProto]] = {}
-        for node in self.graph.node:
-            for name in node.input:
-                self.read.setdefault(name, []).append(node)
-        self._weights = {tensor.name: tensor for tensor in self.graph.initializer}
-
-    def value(self, name: str) -> np.ndarray:
-        if name not in self._weights:
-            raise ModelError(f"a constant expected for {name}, got a computed tensor")
-        return numpy_helper.to_array(self._weights[name])
-
-    def replace(self, name: str, values: np.ndarray) -> None:
-        self._weights[name].CopyFrom(numpy_helper.from_array(values.astype(np.float32), name))
-
-    def add(self, name: str, values: np.ndarray) -> str:
-        self.graph.initializer.append(numpy_helper.from_array(values.astype(np.float32), name))
-        return name
+Nodes = list[onnx.NodeProto]
 
 
 def as_blocked(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -48,82 +29,101 @@ def as_blocked(model: onnx.ModelProto) -> onnx.ModelProto:
     factor is a-1 and the result comes out negated, which the convolutions after take back.
     A PRelu that has no lone convolution before it, or a slope at 1, takes `as_four` form.
     """
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
-    edit = _Edit(result)
-    nodes: list[onnx.NodeProto] = []
-    for node in result.graph.node:
-        if node.op_type != "PRelu":
-            nodes.append(node)
-        elif _can_be_blocked(edit, node):
-            nodes += _blocked(edit, node)
-        else:
-            nodes += _four(edit, node)
-    return _with_nodes(result, edit, nodes)
+
+    def lower(net: Net, node: onnx.NodeProto) -> Nodes:
+        return _blocked(net, node) if _can_be_blocked(net, node) else _four(net, node)
+
+    return _lowered(model, lower)
 
 
 def as_four(model: onnx.ModelProto) -> onnx.ModelProto:
     """PReLU_a(x) = a*x + (1-a)*relu(x), as Mul, Relu, Mul and Add: exact for every slope."""
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
-    edit = _Edit(result)
-    nodes: list[onnx.NodeProto] = []
-    for node in result.graph.node:
-        nodes += _four(edit, node) if node.op_type == "PRelu" else [node]
-    return _with_nodes(result, edit, nodes)
+    return _lowered(model, _four)
 
 
-def _with_nodes(
-    model: onnx.ModelProto, edit: _Edit, nodes: list[onnx.NodeProto]
+def as_max(model: onnx.ModelProto) -> onnx.ModelProto:
+    """PReLU_a(x) = max(x, a*x), as Mul and Max, where no slope exceeds 1; else `as_four` form.
+
+    `with_slopes_below_one` makes every PRelu between convolutions fit.
+    """
+
+    def lower(net: Net, node: onnx.NodeProto) -> Nodes:
+        if (slope_of(net, node) > 1.0).any():
+            return _four(net, node)
+        a, y = net.add(f"{node.output[0]}_a", net.value(node.input[1])), node.output[0]
+        linear = f"{y}_linear"
+        return [
+            helper.make_node("Mul", [node.input[0], a], [linear], name=linear),
+            helper.make_node("Max", [node.input[0], linear], [y], name=f"Max_{y}"),
+        ]
+
+    return _lowered(model, lower)
+
+
+def with_slopes_below_one(model: onnx.ModelProto) -> onnx.ModelProto:
+    """PReLU_a(-x) = -a * PReLU_{1/a}(x): a channel of slope a > 1 takes 1/a instead.
+
+    Exact: the convolution before is negated in that channel, those after are multiplied by -a.
+    A PRelu that does not stand alone between convolutions is left as it is.
+    """
+    net = Net(model)
+    for node in net.nodes:
+        if node.op_type != "PRelu" or not _stands_between_convolutions(net, node):
+            continue
+        slope = slope_of(net, node)
+        steep = slope > _STEEP
+        net.scale_rows(net.made[node.input[0]], np.where(steep, -1.0, 1.0))
+        for reader in net.read[node.output[0]]:
+            net.scale_columns(reader, np.where(steep, -slope, 1.0))
+        turned = np.where(steep, 1.0 / np.where(steep, slope, 1.0), slope)
+        net.replace(node.input[1], turned.reshape(net.value(node.input[1]).shape))
+    return net.finish()
+
+
+def slope_of(net: Net, node: onnx.NodeProto) -> FloatWeights:
+    """A PRelu's slopes, float64: one for each channel, or a single one shared by all."""
+    return net.value(node.input[1]).reshape(-1).astype(np.float64)
+
+
+def _lowered(
+    model: onnx.ModelProto, lower: Callable[[Net, onnx.NodeProto], Nodes]
 ) -> onnx.ModelProto:
-    used = {name for node in nodes for name in node.input}
-    weights = [tensor for tensor in edit.graph.initializer if tensor.name in used]
-    graph = helper.make_graph(
-        nodes, model.graph.name, list(model.graph.input), list(model.graph.output), weights
-    )
-    result = helper.make_model(
-        graph,
-        opset_imports=list(model.opset_import),
-        ir_version=model.ir_version,
-        producer_name=model.producer_name,
-    )
-    onnx.checker.check_model(result, full_check=True)
-    return result
+    net = Net(model)
+    nodes: Nodes = []
+    for node in net.nodes:
+        nodes += lower(net, node) if node.op_type == "PRelu" else [node]
+    return net.finish(nodes)
 
 
-def _can_be_blocked(edit: _Edit, node: onnx.NodeProto) -> bool:
-    slope = edit.value(node.input[1]).reshape(-1)
-    before = edit.made.get(node.input[0])
-    outputs = {value.name for value in edit.graph.output}
-    after = edit.read.get(node.output[0], [])
+def _stands_between_convolutions(net: Net, node: onnx.NodeProto) -> bool:
+    """Whether factors on a PRelu's channels can go into the convolutions around it."""
+    before, after = net.made.get(node.input[0]), net.read.get(node.output[0], [])
     return (
         before is not None
         and before.op_type == "Conv"
-        and len(edit.read[node.input[0]]) == 1
-        and slope.size == edit.value(before.input[1]).shape[0]
-        and bool((np.abs(1.0 - slope) >= _NEAREST_TO_ONE).all())
-        and node.output[0] not in outputs
+        and net.sole_reader(node.input[0]) is not None
+        and net.is_constant(node.input[1])
+        and slope_of(net, node).size == net.value(before.input[1]).shape[0]
+        and len(net.read[node.input[1]]) == 1
+        and node.output[0] not in net.outputs
         and all(reader.op_type == "Conv" for reader in after)
-        and all(_owns_weights(edit, convolution) for convolution in (before, *after))
+        and all(net.owns_weights(convolution) for convolution in (before, *after))
     )
 
 
-def _owns_weights(edit: _Edit, node: onnx.NodeProto) -> bool:
-    """Whether a factor folded into this node's weights would reach no other node."""
-    return all(len(edit.read[name]) == 1 for name in node.input[1:])
+def _can_be_blocked(net: Net, node: onnx.NodeProto) -> bool:
+    if not _stands_between_convolutions(net, node):
+        return False
+    return bool((np.abs(1.0 - slope_of(net, node)) >= _NEAREST_TO_ONE).all())
 
 
-def _blocked(edit: _Edit, node: onnx.NodeProto) -> list[onnx.NodeProto]:
-    slope = edit.value(node.input[1]).reshape(-1).astype(np.float64)
+def _blocked(net: Net, node: onnx.NodeProto) -> Nodes:
+    slope = slope_of(net, node)
     x, y = node.input[0], node.output[0]
-    before = edit.made[x]
-    factor = np.abs(1.0 - slope)
-    for name in before.input[1:]:
-        values = edit.value(name)
-        edit.replace(name, values * factor.reshape(-1, *(1,) * (values.ndim - 1)))
-    for reader in edit.read[y]:
-        _take_back_sign(edit, reader, np.sign(1.0 - slope))
-    k = edit.add(f"{y}_k", (slope / (1.0 - slope)).reshape(-1, 1, 1, 1))
+    net.scale_rows(net.made[x], np.abs(1.0 - slope))
+    for reader in net.read[y]:
+        net.scale_columns(reader, np.sign(1.0 - slope))
+    k = net.add(f"{y}_k", (slope / (1.0 - slope)).reshape(-1, 1, 1, 1))
     linear, positive = f"{y}_linear", f"{y}_positive"
     return [
         helper.make_node(
@@ -134,22 +134,11 @@ def _blocked(edit: _Edit, node: onnx.NodeProto) -> list[onnx.NodeProto]:
     ]
 
 
-def _take_back_sign(edit: _Edit, reader: onnx.NodeProto, sign: np.ndarray) -> None:
-    """Multiply a convolution's weights by `sign` (per input channel of the tensor it reads)."""
-    weights = edit.value(reader.input[1])
-    group = next((a.i for a in reader.attribute if a.name == "group"), 1)
-    if group == 1:
-        edit.replace(reader.input[1], weights * sign.reshape(1, -1, 1, 1))
-        return
-    per_group = np.repeat(sign.reshape(group, -1), weights.shape[0] // group, axis=0)
-    edit.replace(reader.input[1], weights * per_group[:, :, None, None])
-
-
-def _four(edit: _Edit, node: onnx.NodeProto) -> list[onnx.NodeProto]:
-    slope = edit.value(node.input[1])
+def _four(net: Net, node: onnx.NodeProto) -> Nodes:
+    slope = net.value(node.input[1]).astype(np.float64)
     x, y = node.input[0], node.output[0]
     names = {part: f"{y}_{part}" for part in ("linear", "positive", "scaled")}
-    a, rest = edit.add(f"{y}_a", slope), edit.add(f"{y}_rest", 1.0 - slope.astype(np.float64))
+    a, rest = net.add(f"{y}_a", slope), net.add(f"{y}_rest", 1.0 - slope)
     return [
         helper.make_node("Mul", [x, a], [names["linear"]], name=names["linear"]),
         helper.make_node("Relu", [x], [names["positive"]], name=names["positive"]),

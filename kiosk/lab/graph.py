@@ -1,0 +1,170 @@
+"""An ONNX graph under the knife: who makes a tensor, who reads it, and the constants in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+from kiosk.errors import ModelError
+
+FloatWeights = NDArray[np.floating]
+
+_CONVOLUTIONS = ("Conv", "Gemm")
+
+
+class Net:
+    """A private copy of a model, to be edited and then `finish`ed.
+
+    Constant nodes are turned into initialisers, so that every constant is found in one way.
+    """
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.model = onnx.ModelProto()
+        self.model.CopyFrom(model)
+        self.graph = self.model.graph
+        self._hoist_constants()
+        self.index()
+
+    def _hoist_constants(self) -> None:
+        kept = []
+        for node in self.graph.node:
+            if node.op_type != "Constant" or node.attribute[0].name != "value":
+                kept.append(node)
+                continue
+            tensor = self.graph.initializer.add()
+            tensor.CopyFrom(node.attribute[0].t)
+            tensor.name = node.output[0]
+        self._put(kept)
+
+    def index(self) -> None:
+        """Find makers and readers anew, after nodes were changed."""
+        self.made = {name: node for node in self.graph.node for name in node.output}
+        self.read: dict[str, list[onnx.NodeProto]] = {}
+        for node in self.graph.node:
+            for name in node.input:
+                self.read.setdefault(name, []).append(node)
+        self._weights = {tensor.name: tensor for tensor in self.graph.initializer}
+        self.outputs = {value.name for value in self.graph.output}
+
+    @property
+    def nodes(self) -> list[onnx.NodeProto]:
+        """The nodes in order."""
+        return list(self.graph.node)
+
+    def is_constant(self, name: str) -> bool:
+        """Whether a tensor's values stand in the file."""
+        return name in self._weights
+
+    def value(self, name: str) -> NDArray[np.generic]:
+        """The values of a constant; ModelError for a computed tensor."""
+        if name not in self._weights:
+            raise ModelError(f"a constant expected for {name}, got a computed tensor")
+        return numpy_helper.to_array(self._weights[name])
+
+    def replace(self, name: str, values: NDArray[np.generic]) -> None:
+        """Give a constant other values, as float32."""
+        self._weights[name].CopyFrom(numpy_helper.from_array(_float32(values), name))
+
+    def add(self, name: str, values: NDArray[np.generic]) -> str:
+        """A new float32 constant; returns its name."""
+        tensor = self.graph.initializer.add()
+        tensor.CopyFrom(numpy_helper.from_array(_float32(values), name))
+        self._weights[name] = tensor
+        return name
+
+    def owns_weights(self, node: onnx.NodeProto) -> bool:
+        """Whether this node's weights are constants that no other node reads."""
+        names = [name for name in node.input[1:] if name]
+        return all(self.is_constant(name) and len(self.read[name]) == 1 for name in names)
+
+    def sole_reader(self, name: str) -> onnx.NodeProto | None:
+        """The one node that reads a tensor which is no output of the graph, or None."""
+        readers = self.read.get(name, [])
+        return readers[0] if len(readers) == 1 and name not in self.outputs else None
+
+    def convolutions(self) -> list[onnx.NodeProto]:
+        """The nodes that multiply by weights, in order."""
+        return [node for node in self.graph.node if node.op_type in _CONVOLUTIONS]
+
+    def scale_rows(self, node: onnx.NodeProto, factor: FloatWeights) -> None:
+        """Multiply what a convolution gives by `factor`, one for each output channel."""
+        for name in node.input[1:]:
+            if not name:
+                continue
+            values = self.value(name).astype(np.float64)
+            along = factor.reshape(-1, *(1,) * (values.ndim - 1))
+            if node.op_type == "Gemm" and values.ndim == 2 and not attribute(node, "transB", 0):
+                along = factor.reshape(1, -1)
+            self.replace(name, values * along)
+
+    def scale_columns(self, node: onnx.NodeProto, factor: FloatWeights) -> None:
+        """Make a convolution take its input times `factor`, one for each input channel."""
+        weights = self.value(node.input[1]).astype(np.float64)
+        group = attribute(node, "group", 1)
+        if group == 1:
+            self.replace(node.input[1], weights * factor.reshape(1, -1, 1, 1))
+            return
+        by_group = np.repeat(factor.reshape(group, -1), weights.shape[0] // group, axis=0)
+        self.replace(node.input[1], weights * by_group[:, :, None, None])
+
+    def finish(self, nodes: Sequence[onnx.NodeProto] | None = None) -> onnx.ModelProto:
+        """The edited model with `nodes` (its own when None), without constants nobody reads.
+
+        Raises onnx.checker.ValidationError when the result is no model.
+        """
+        kept = self.nodes if nodes is None else list(nodes)
+        used = {name for node in kept for name in node.input}
+        graph = helper.make_graph(
+            kept,
+            self.graph.name,
+            list(self.graph.input),
+            list(self.graph.output),
+            [tensor for tensor in self.graph.initializer if tensor.name in used],
+        )
+        result = helper.make_model(
+            graph,
+            opset_imports=list(self.model.opset_import),
+            ir_version=self.model.ir_version,
+            producer_name=self.model.producer_name,
+        )
+        onnx.checker.check_model(result, full_check=True)
+        return result
+
+    def _put(self, nodes: Sequence[onnx.NodeProto]) -> None:
+        copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+        del self.graph.node[:]
+        self.graph.node.extend(copies)
+
+
+def attribute(node: onnx.NodeProto, name: str, default: int) -> int:
+    """An integer attribute of a node."""
+    return next((int(a.i) for a in node.attribute if a.name == name), default)
+
+
+def integers(node: onnx.NodeProto, name: str) -> tuple[int, ...]:
+    """An attribute that is a list of integers; empty when it is absent."""
+    return next((tuple(a.ints) for a in node.attribute if a.name == name), ())
+
+
+def is_depthwise(net: Net, node: onnx.NodeProto) -> bool:
+    """Whether each output channel of a convolution sees one input channel only."""
+    return node.op_type == "Conv" and net.value(node.input[1]).shape[1] == 1
+
+
+def is_pointwise(net: Net, node: onnx.NodeProto) -> bool:
+    """Whether a convolution is one matrix for every pixel: 1x1, stride 1, no padding, one group."""
+    return (
+        node.op_type == "Conv"
+        and net.value(node.input[1]).shape[2:] == (1, 1)
+        and attribute(node, "group", 1) == 1
+        and set(integers(node, "strides")) <= {1}
+        and set(integers(node, "pads")) <= {0}
+    )
+
+
+def _float32(values: NDArray[np.generic]) -> NDArray[np.float32]:
+    return np.ascontiguousarray(values, dtype=np.float32)

@@ -1,0 +1,150 @@
+"""An ONNX file that claims to be a face embedder: what goes in, what comes out, how it is fed."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import onnx
+from google.protobuf.message import DecodeError
+
+from kiosk.errors import ModelError
+from kiosk.vision.manifest import InputSpec, load_manifest
+
+OPSET = 17
+"""What older and newer graphs are converted to before anything else is done with them."""
+_LEAST_DIM, _MOST_DIM = 32, 1024
+_QUANTISED = {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "MatMulInteger"}
+_QUANTISED |= {"DynamicQuantizeLinear", "DynamicQuantizeMatMul", "QGemm", "MatMulIntegerToFloat"}
+ARCFACE_SCALE = 1.0 / 127.5
+
+
+@dataclass(frozen=True, slots=True)
+class Feeding:
+    """What an ONNX file does not tell: the order of the colours and the normalisation."""
+
+    channels: Literal["RGB", "BGR"] = "RGB"
+    mean: float = 127.5
+    scale: float = ARCFACE_SCALE
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Subject:
+    """One model under work. `proto` is as read; `sha256` that of the file."""
+
+    path: Path
+    sha256: str
+    proto: onnx.ModelProto
+    input: InputSpec
+    input_name: str
+    output_name: str
+    dim: int
+    opset: int
+    space: str | None
+    """The manifest's space when the file is in it, by hash."""
+
+    @property
+    def is_quantised(self) -> bool:
+        """Whether any operator works on 8-bit numbers."""
+        return is_quantised(self.proto)
+
+
+def is_quantised(model: onnx.ModelProto) -> bool:
+    """Whether any operator of a graph works on 8-bit numbers."""
+    return any(node.op_type in _QUANTISED for node in model.graph.node)
+
+
+def read_subject(path: Path, feeding: Feeding | None = None) -> Subject:
+    """Read a file and find out how it is fed; a file of the manifest is fed as that says.
+
+    Raises ModelError, naming the file, for what is no ONNX file, keeps its weights elsewhere, or
+    has not one picture as input and one embedding as output.
+    """
+    try:
+        data = path.read_bytes()
+        proto = onnx.load_model_from_string(data)
+        if not proto.graph.node:
+            raise ModelError(f"{path}: an ONNX graph expected, it has no node")
+    except OSError as error:
+        raise ModelError(f"{path}: an ONNX file expected, {error.strerror}") from error
+    except DecodeError as error:
+        raise ModelError(f"{path}: an ONNX file expected, got something else") from error
+    _refuse_external_data(path, proto)
+    digest = hashlib.sha256(data).hexdigest()
+    known = {entry.sha256: entry for entry in load_manifest().entries}.get(digest)
+    layout, width, height, batch, input_name = _input(path, proto)
+    output_name, dim = _output(path, proto)
+    if known is not None and known.kind == "embedder":
+        spec, space = known.input, known.space
+    else:
+        fed = feeding or Feeding()
+        spec, space = (
+            InputSpec(
+                layout=layout,
+                channels=fed.channels,
+                width=width,
+                height=height,
+                mean=fed.mean,
+                scale=fed.scale,
+                batch=batch,
+            ),
+            None,
+        )
+    opset = next((o.version for o in proto.opset_import if o.domain in {"", "ai.onnx"}), 0)
+    return Subject(path, digest, proto, spec, input_name, output_name, dim, opset, space)
+
+
+def _refuse_external_data(path: Path, proto: onnx.ModelProto) -> None:
+    outside = [t.name for t in proto.graph.initializer if t.data_location == t.EXTERNAL]
+    if outside:
+        raise ModelError(
+            f"{path}: one self-contained file expected, {len(outside)} weights lie in another"
+            f" ({outside[0]} first)",
+            hint="onnx.save(onnx.load(FILE), OUT) writes them into one file",
+        )
+
+
+def _shape(value: onnx.ValueInfoProto) -> list[int | None]:
+    """The dimensions; None for a free one."""
+    return [d.dim_value or None for d in value.type.tensor_type.shape.dim]
+
+
+def _input(
+    path: Path, proto: onnx.ModelProto
+) -> tuple[Literal["NCHW", "NHWC"], int, int, int, str]:
+    weights = {tensor.name for tensor in proto.graph.initializer}
+    inputs = [value for value in proto.graph.input if value.name not in weights]
+    if len(inputs) != 1:
+        names = ", ".join(value.name for value in inputs)
+        raise ModelError(f"{path}: one input expected, got {len(inputs)} ({names})")
+    shape = _shape(inputs[0])
+    if inputs[0].type.tensor_type.elem_type != onnx.TensorProto.FLOAT or len(shape) != 4:
+        raise ModelError(f"{path}: a float picture of four dimensions expected, got {shape}")
+    layout: Literal["NCHW", "NHWC"]
+    if shape[1] == 3:
+        layout, (height, width) = "NCHW", shape[2:]
+    elif shape[3] == 3:
+        layout, (height, width) = "NHWC", shape[1:3]
+    else:
+        raise ModelError(f"{path}: three colours in dimension 1 or 3 expected, got {shape}")
+    if (height or 112, width or 112) != (112, 112):
+        raise ModelError(f"{path}: a picture of 112x112 expected, the file takes {width}x{height}")
+    return layout, 112, 112, shape[0] or 0, inputs[0].name
+
+
+def _output(path: Path, proto: onnx.ModelProto) -> tuple[str, int]:
+    outputs = list(proto.graph.output)
+    if len(outputs) != 1:
+        names = ", ".join(value.name for value in outputs)
+        raise ModelError(f"{path}: one embedding as output expected, got {len(outputs)} ({names})")
+    shape = _shape(outputs[0])
+    dim = shape[-1] if shape else None
+    rest = [size for size in shape[1:-1] if size not in {1, None}]
+    if dim is None or rest or not _LEAST_DIM <= dim <= _MOST_DIM:
+        raise ModelError(
+            f"{path}: one embedding of {_LEAST_DIM} to {_MOST_DIM} values expected,"
+            f" the output {outputs[0].name} has the shape {shape}"
+        )
+    return outputs[0].name, dim
