@@ -224,9 +224,13 @@ def best_threshold(scores: Values, same: Flags, *, balanced: bool) -> float:
     swept = sweep(scores, same)
     share = 0.5 if balanced else float(same.mean())
     best = int(np.argmax(share * swept.tar + (1.0 - share) * (1.0 - swept.far)))
+    threshold = float(swept.thresholds[best])
     if best + 1 == len(swept.thresholds):
-        return float(swept.thresholds[best])
-    return float((swept.thresholds[best] + swept.thresholds[best + 1]) / 2)
+        return threshold
+    lower = float(swept.thresholds[best + 1])
+    middle = (threshold + lower) / 2
+    # Between neighbours the middle rounds to one of them: never to the one that is rejected.
+    return middle if middle > lower else threshold
 
 
 def far_name(far: float) -> str:

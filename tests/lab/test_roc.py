@@ -200,6 +200,13 @@ def test_a_gap_is_cut_in_the_middle():
     assert best_threshold(scores, same, balanced=False) == pytest.approx(0.5)
 
 
+def test_scores_that_are_neighbours_are_not_confused():
+    """Where the best is to accept nobody, the highest score is not accepted by rounding."""
+    top = np.nextafter(0.5, 0)
+    scores, same = labelled([0.1], [top, 0.4, 0.3])
+    assert best_threshold(scores, same, balanced=False) > top
+
+
 @pytest.mark.parametrize(("genuine", "impostors"), [([], [0.1]), ([0.9], [])])
 def test_one_kind_of_pair_makes_no_curve(genuine, impostors):
     """Without genuine or without impostor pairs the counts are told."""

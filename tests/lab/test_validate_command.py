@@ -102,6 +102,19 @@ def test_left_out_pictures_are_named(tiny_embedder, crops, capsys):
     assert json.loads(capsys.readouterr().out)["skipped"][0]["file"].endswith("p00/0.png")
 
 
+def test_a_copy_counts_once_in_the_curves(tiny_embedder, crops, capsys):
+    """A second copy of a person's picture makes no pair, and is named."""
+    folder, model = crops(), tiny_embedder()
+    shutil.copy(folder / "p00" / "0.png", folder / "p00" / "copy.png")
+    assert validate(model, model, "--images", folder) == 0
+    said = capsys.readouterr().out
+    assert "120 genuine, 1650 impostor pairs" in said
+    assert "not in the curves:" in said
+    assert validate(model, model, "--images", folder, "--json") == 0
+    (skipped,) = json.loads(capsys.readouterr().out)["skipped_in_curves"]
+    assert skipped["file"].endswith("copy.png")
+
+
 def test_embeddings_that_are_not_numbers_are_a_failure(tiny_embedder, crops, capsys):
     """A model that gives NaN is named as such: exit status 1, no figures."""
     model, broken = tiny_embedder(), tiny_embedder("nan.onnx", nan=True)

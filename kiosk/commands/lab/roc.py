@@ -92,11 +92,11 @@ def roc(options: argparse.Namespace) -> int:
         threads=options.threads,
         arithmetic=options.arithmetic,
     )
-    extra = () if options.far is None or options.far in FARS else (options.far,)
+    extra = () if options.far is None else (options.far,)
     found = study(
         pairs.among(embedded.paths),
         embedded.matrices,
-        fars=(*FARS, *extra),
+        fars=sorted({*FARS, *extra}, reverse=True),
         resamples=options.resamples,
         seed=options.seed,
         tokens=options.f2,

@@ -29,12 +29,17 @@ def tell_models(subjects: Sequence[Subject], arithmetic: Arithmetic) -> None:
         say(f"note     {remark}")
 
 
-def tell_skipped(skipped: Sequence[Skipped]) -> None:
-    """How many files gave no face, and the first of them by name."""
+def tell_skipped(skipped: Sequence[Skipped], what: str = "left out") -> None:
+    """How many files gave nothing, and the first of them by name."""
     for item in skipped[:_NAMED]:
-        say(f"left out {item.reason}")
+        say(f"{what} {item.reason}")
     if len(skipped) > _NAMED:
-        say(f"left out {len(skipped) - _NAMED} more (--json names all)")
+        say(f"{what} {len(skipped) - _NAMED} more, {len(skipped)} in all (--json names them)")
+
+
+def listed(skipped: Sequence[Skipped]) -> list[dict[str, str]]:
+    """All of them for JSON."""
+    return [{"file": str(item.path), "reason": item.reason} for item in skipped]
 
 
 def label(figure: str) -> str:
@@ -57,5 +62,5 @@ def origin(
         "machine": describe(),
         "arithmetic": arithmetic,
         "remark": arithmetic_remark(subjects, arithmetic),
-        "skipped": [{"file": str(s.path), "reason": s.reason} for s in skipped],
+        "skipped": listed(skipped),
     }

@@ -16,7 +16,7 @@ from kiosk.commands.lab.options import (
     feeding_of,
     require_workshop,
 )
-from kiosk.commands.lab.telling import label, origin, tell_models, tell_skipped
+from kiosk.commands.lab.telling import label, listed, origin, tell_models, tell_skipped
 from kiosk.errors import UserError
 
 if TYPE_CHECKING:
@@ -87,6 +87,7 @@ def validate(options: argparse.Namespace) -> int:
             "passed": not failing(lines),
             "gate": [line.document() for line in lines],
             "overlap_checked": checked,
+            "skipped_in_curves": [] if curves is None else listed(curves.pairs.skipped),
             **origin(subjects, options.arithmetic, embedded.skipped),
         }
         say_json(document)
@@ -98,6 +99,7 @@ def validate(options: argparse.Namespace) -> int:
             say(f"note     {_FEW_FACES} faces or more make a sound judgement")
         say("\n" + _agreement_table(found.document()))
         if curves is not None:
+            tell_skipped(curves.pairs.skipped, "not in the curves:")
             say("\n" + _curves_table(curves))
         say("\n" + _gate_table(lines) + "\n")
         _tell_verdict(lines, checked=checked)
