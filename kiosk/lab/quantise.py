@@ -59,6 +59,12 @@ class Recipe:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
 
+def recipe_ranges_name(recipe: Recipe) -> str:
+    """What the recipe's ranges are called: recipes of one name share a file of ranges."""
+    percentile = f"-{recipe.percentile:g}" if recipe.calibration == "Percentile" else ""
+    return f"{recipe.calibration.lower()}{percentile}"
+
+
 def recipe_from(document: dict[str, Any]) -> Recipe:
     """The recipe of a document; ModelError for one that is none."""
     try:
