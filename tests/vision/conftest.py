@@ -131,8 +131,9 @@ def crop():
 class _Crops(CalibrationDataReader):
     def __init__(self):
         rng = np.random.default_rng(5)
-        shape = (1, 3, 112, 112)
-        self._left = [{"image": rng.uniform(-1, 1, shape).astype(np.float32)} for _ in range(4)]
+        # One colour each: the mean of noise is grey, and would leave no range to quantise in.
+        colours = rng.uniform(-1, 1, (40, 1, 3, 1, 1)).astype(np.float32)
+        self._left = [{"image": np.tile(colour, (1, 1, 112, 112))} for colour in colours]
 
     def get_next(self):
         return self._left.pop() if self._left else None
