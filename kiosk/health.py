@@ -18,7 +18,7 @@ from kiosk.errors import KioskError
 from kiosk.types import Trust
 from kiosk.vision.canary import check_entry
 from kiosk.vision.choice_file import CHOICE_FILE
-from kiosk.vision.manifest import Manifest, load_manifest
+from kiosk.vision.manifest import Manifest, ModelEntry, load_manifest
 from kiosk.vision.selection import choose, remembered
 
 Verdict = Literal["ok", "warning", "failed"]
@@ -82,10 +82,18 @@ def _models(settings: Settings) -> Iterator[Finding]:
         detector = manifest.get(settings.models.detector, "detector")
         embedder = manifest.get(settings.models.embedder, "embedder")
         for entry in (detector, embedder):
-            yield Finding(f"model {entry.id}", "ok", check_entry(entry))
+            yield _checked(entry)
         yield _chosen(settings, manifest)
     except KioskError as error:
         yield Finding("models", "failed", error.message, error.hint)
+
+
+def _checked(entry: ModelEntry) -> Finding:
+    what = f"model {entry.id}"
+    try:
+        return Finding(what, "ok", check_entry(entry))
+    except KioskError as error:
+        return Finding(what, "failed", error.message, error.hint)
 
 
 def _chosen(settings: Settings, manifest: Manifest) -> Finding:

@@ -117,6 +117,17 @@ def test_list_and_doctor_say_what_was_chosen(capsys, tmp_path):
     assert f"model in use: {chosen}, " in out
 
 
+def test_doctor_names_a_damaged_file_and_what_is_used_all_the_same(capsys, tmp_path, repository):
+    """The configured file is another than pinned: that fails, and the rest is still looked at."""
+    own_space(tmp_path / "own", repository)
+    (tmp_path / "own" / "own.onnx").write_bytes(b"x")
+    path = config_of(tmp_path, f'embedder = "own-fp32"\nextra_dirs = ["{tmp_path}/own"]\n')
+    status, out, _ = run(capsys, "doctor", "--config", path)
+    assert status == 1
+    assert "failed  model own-fp32: model own-fp32: own.onnx" in out
+    assert "model in use: not measured yet" in out
+
+
 def test_exact_means_the_very_file(capsys, tmp_path):
     """prefer = "exact" measures nothing, and list and doctor say so."""
     path = config_of(tmp_path, 'embedder = "mobilefacenet-prelu-fp32"\nprefer = "exact"\n')
