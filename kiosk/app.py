@@ -102,7 +102,13 @@ class Kiosk:
         self._lookout = Lookout(
             settings.camera, self._camera, slot=self._slot, screen=self._page, clock=clock
         )
-        self._people = People(self._state, self._reception.policy, self._pipeline.space)
+        self._people = People(
+            self._state,
+            self._reception.policy,
+            space=self._pipeline.space,
+            dim=self._pipeline.dim,
+            marks=self._outbox,
+        )
         self._control = ControlServer(settings.paths.runtime_dir, self._handlers())
 
     def _begin(self) -> None:
@@ -129,6 +135,7 @@ class Kiosk:
         }
         log.info("kiosk.ready", extra={"fields": facts})
         self._people.warn_of_other_spaces()
+        self._people.warn_of_rollback()
 
     def _warn_at_start(self) -> None:
         log.warning(
@@ -222,6 +229,7 @@ class Kiosk:
             "space": self._pipeline.space,
             "threshold": self._reception.threshold,
             "people": len(self._reception.policy.gallery.people()),
+            "gallery": self._people.standing(),
             "liveness": "not measured",
             "online": self._sender.online,
             "last_receipt_ms": None if last is None else last.utc_ms,
