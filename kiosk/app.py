@@ -14,21 +14,22 @@ from kiosk import __version__
 from kiosk.capture.camera import open_camera
 from kiosk.capture.slot import FrameSlot
 from kiosk.clock import NS_PER_S, Clock
-from kiosk.config import Settings, sends_in_the_clear, signed_receipts_required
+from kiosk.config import Settings, sends_in_the_clear
 from kiosk.control import ControlServer
-from kiosk.errors import CameraError, KioskError, ReceiptError
+from kiosk.errors import CameraError, KioskError
 from kiosk.feedback.page import Page
 from kiosk.logbook import Logbook
 from kiosk.lookout import Lookout
+from kiosk.outbox.operations import operations
 from kiosk.outbox.store import Outbox, status_document
 from kiosk.people import People
 from kiosk.reception import Reception
 from kiosk.state import open_state
-from kiosk.types import Envelope, Frame, Receipt, ReceiptStatus
+from kiosk.types import Envelope, Frame, Receipt
+from kiosk.uplink.belief import Belief
 from kiosk.uplink.post import Poster
 from kiosk.uplink.sender import Sender
 from kiosk.vision.pipeline import open_pipeline
-from kiosk.wire import receipt as receipts
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ class Kiosk:
         self._sender = Sender(
             self._outbox,
             self._poster,
-            self._read_receipt,
+            Belief(settings.server, self._state.signer_named).read,
             clock=clock,
             rng=random.SystemRandom(),
             server=settings.server,
@@ -188,28 +189,13 @@ class Kiosk:
             # No frame within the deadline: the capture thread tells why.
             return None
 
-    def _read_receipt(self, envelope: Envelope, body: bytes) -> Receipt:
-        server = self._settings.server
-        try:
-            return receipts.parse(
-                body,
-                event_id=envelope.event_id,
-                frozen=envelope.body,
-                signer=self._state.signer,
-                required=signed_receipts_required(server),
-            )
-        except ReceiptError:
-            if not server.accept_plain_receipts:
-                raise
-            return Receipt(ReceiptStatus.OK, 0.0)
-
     def _settled(self, envelope: Envelope, receipt: Receipt) -> None:
         self._logbook.answered(envelope.event_id, receipt.status.value)
 
     def _handlers(self) -> dict[str, Callable[[dict[str, Any]], dict[str, Any]]]:
         return {
             "status": lambda _: self.status(),
-            "outbox": lambda _: status_document(self._outbox.status()),
+            **operations(self._outbox),
             **self._people.handlers(),
         }
 
