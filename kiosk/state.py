@@ -100,9 +100,11 @@ def open_state(settings: Settings) -> State:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        # ValueError: a path that no system call takes.
+        reason = getattr(error, "strerror", None) or error
         raise KioskError(
-            f"paths.state_dir {folder}: expected a folder to write to, got {error.strerror}",
+            f"paths.state_dir {folder}: expected a folder to write to, got {reason}",
             hint="make it writable for this user or set paths.state_dir",
         ) from error
     try:

@@ -9,7 +9,7 @@ import pytest
 
 from kiosk.config import Paths, Server, Settings
 from kiosk.decide.gallery import Gallery, Template
-from kiosk.errors import GalleryError, OutboxFullError, VaultError
+from kiosk.errors import GalleryError, KioskError, OutboxFullError, VaultError
 from kiosk.people import AS_SAVED, People
 from kiosk.state import open_state
 from kiosk.types import Embedding
@@ -220,3 +220,10 @@ def test_the_first_start_makes_its_identity(settings):
     again = open_state(settings)
     again.close()
     assert first.device == again.device
+
+
+def test_a_state_folder_that_is_no_path_is_named():
+    """A path with a NUL in it is told with its key, like one that cannot be written."""
+    wrong = Settings(server=Server(url="http://127.0.0.1:9"), paths=Paths(state_dir="/tmp/a\0b"))
+    with pytest.raises(KioskError, match=r"paths\.state_dir .*null byte"):
+        open_state(wrong)

@@ -1,7 +1,10 @@
 """What an operator does about the queue and the gallery: with the daemon, and without one."""
 
+import contextlib
+import http.server
 import json
 import random
+import threading
 
 import numpy as np
 import pytest
@@ -14,9 +17,9 @@ from kiosk.types import Embedding, Punch
 from kiosk.wire.eventid import new_event_id
 
 
-@pytest.fixture
-def set_aside(daemon):
-    """Two events in quarantine, made while no daemon runs; their ids and numbers."""
+@contextlib.contextmanager
+def queue_of(daemon):
+    """The outbox of a daemon that does not run, and its state."""
     state = open_state(load(daemon.path))
     outbox = Outbox(
         state.outbox_path,
@@ -26,17 +29,82 @@ def set_aside(daemon):
         clock=SystemClock(),
     )
     outbox.start()
-    face = Embedding.of(np.random.default_rng(1).standard_normal(192), "test-192")
-    now = SystemClock().now()
-    made = []
-    for number in (1, 2):
-        event_id = new_event_id(now.utc_ms, random.Random(number))
-        seq = outbox.put(Punch(event_id, "anna", None, face, 0.9, 0.8, None, now))
-        outbox.quarantine(event_id, f"reason {number}")
-        made.append((event_id, seq))
+    yield outbox, state
     outbox.close(10.0)
     state.close()
+
+
+def punch(number):
+    """An event of Anna's."""
+    face = Embedding.of(np.random.default_rng(1).standard_normal(192), "test-192")
+    now = SystemClock().now()
+    event_id = new_event_id(now.utc_ms, random.Random(number))
+    return Punch(event_id, "anna", None, face, 0.9, 0.8, None, now)
+
+
+@pytest.fixture
+def set_aside(daemon):
+    """Two events in quarantine; their ids and numbers."""
+    made = []
+    with queue_of(daemon) as (outbox, _):
+        for number in (1, 2):
+            one = punch(number)
+            seq = outbox.put(one)
+            outbox.quarantine(one.event_id, f"reason {number}")
+            made.append((one.event_id, seq))
     return made
+
+
+class Impostor(http.server.BaseHTTPRequestHandler):
+    """Answers in turn as a portal, a proxy and a server without the key; at last as the server."""
+
+    page = b"<html>400 No required SSL certificate was sent</html>"
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        message = json.loads(body)
+        self.server.seen.append(body)
+        receipt = {"A1": message["A1"], "S1": "ok"}
+        sig2 = self.server.signer.sign_receipt(message["A1"], "ok", message["SIG1"])
+        status, reply = {
+            1: (200, self.page),
+            2: (400, self.page),
+            3: (200, json.dumps(receipt).encode()),
+            4: (422, json.dumps(receipt | {"S1": "rejected"}).encode()),
+        }.get(len(self.server.seen), (200, json.dumps(receipt | {"SIG2": sig2}).encode()))
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(reply)))
+        self.end_headers()
+        self.wfile.write(reply)
+
+    def log_message(self, *_):
+        """Say nothing."""
+
+
+@pytest.fixture
+def impostor():
+    """A server on loopback that becomes honest at its fifth answer."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Impostor) as server:
+        server.seen = []
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def test_the_daemon_believes_only_the_signed_receipt(daemon, impostor):
+    """With a key neither a page nor an unsigned word ends an event or sets it aside."""
+    daemon.write(f'http://127.0.0.1:{impostor.server_port}"\nkey_id = "k1')
+    with queue_of(daemon) as (outbox, state):
+        outbox.put(punch(1))
+        impostor.signer = state.signer
+    daemon.start()
+    daemon.read_until("outbox.settled")
+    assert daemon.json("outbox", "status")["quarantined"] == 0
+    assert daemon.stop() == 0
+    assert len(impostor.seen) == 5
+    assert len(set(impostor.seen)) == 1
 
 
 @pytest.mark.parametrize("running", [True, False])
