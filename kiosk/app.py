@@ -76,7 +76,12 @@ class Kiosk:
             signer=self._state.signer,
             clock=clock,
         )
-        self._pipeline = open_pipeline(settings.models, clock=clock, record=self._logbook.time)
+        self._pipeline = open_pipeline(
+            settings.models,
+            clock=clock,
+            record=self._logbook.time,
+            choice_in=self._state.folder,
+        )
         self._camera = open_camera(settings.camera, clock)
         self._poster = Poster(settings.server, clock=clock)
         self._sender = Sender(
@@ -211,8 +216,7 @@ class Kiosk:
             "device": self._state.device,
             "camera": self._lookout.state,
             "idle": self._slot.is_empty,
-            "model": self._pipeline.model_id,
-            "space": self._pipeline.space,
+            **self._pipeline.status(),
             "threshold": self._reception.threshold,
             "people": len(self._reception.policy.gallery.people()),
             "gallery": self._people.standing(),

@@ -82,10 +82,18 @@ class Models(Struct, frozen=True, forbid_unknown_fields=True):
     """Which weights are used."""
 
     embedder: Name = "mobilefacenet-fp32"
+    """Names a file, and by it the space: which of its files is used, `prefer` says."""
     detector: Name = "blazeface-short-fp32"
     extra_dirs: tuple[Name, ...] = ()
     """Folders with a manifest.toml and weights of one's own, besides the shipped ones."""
+    prefer: Literal["auto", "int8", "fp32", "exact"] = "auto"
+    """"auto": the fastest file of the space that agrees with FP32 on this machine; "int8", "fp32":
+    the fastest such; "exact": the file that `embedder` names, without measuring."""
     threads: Annotated[int, Meta(ge=1, le=16)] = 2
+    canary_period_s: Annotated[float, Meta(ge=1.0, le=86_400.0)] = 600.0
+    """So often an INT8 model in use is held against a golden face."""
+    shadow_every: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+    """Every so many live faces are embedded by the other model too, to compare; 0 is never."""
     detection_score: Share = 0.7
 
 

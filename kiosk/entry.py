@@ -22,6 +22,7 @@ _MAX_TEXT = 500
 _MAX_KEY = 50
 _MAX_INT_BITS = 128
 _EVENT = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)+")
+_MESSAGE_ID = re.compile(r"[0-9a-f]{32}")
 _NOT_IN_KEY = re.compile(r"[^a-z0-9_]")
 _BARE = re.compile(r"[^\s\"=\\]+")
 # The priorities of sd-daemon(3), each with the least level that has it.
@@ -40,6 +41,8 @@ class Entry:
     """Field and type of what was replaced by its type's name."""
     trace: tuple[str, ...] = ()
     source: tuple[str, int, str] = ("", 0, "")
+    message_id: str = ""
+    """32 hex digits that name the kind of event to journald, "" for most."""
 
     @property
     def text(self) -> str:
@@ -70,7 +73,9 @@ def entry_of(record: logging.LogRecord, *, names: bool, traces: bool) -> Entry:
         fields |= {"error": type(error).__name__, "error_text": one_line(_words(error))}
         trace = tuple(_trace(error)) if traces else ()
     source = (record.pathname, record.lineno, record.funcName or "")
-    return Entry(record.levelno, event, fields, tuple(refused), trace, source)
+    given = getattr(record, "message_id", "")
+    message_id = given if isinstance(given, str) and _MESSAGE_ID.fullmatch(given) else ""
+    return Entry(record.levelno, event, fields, tuple(refused), trace, source, message_id)
 
 
 def _facts(record: logging.LogRecord) -> tuple[str, Mapping[Any, Any]]:

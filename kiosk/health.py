@@ -20,7 +20,9 @@ from kiosk.people import AS_SAVED
 from kiosk.state import OUTBOX_FILE
 from kiosk.types import Trust
 from kiosk.vision.canary import check_entry
-from kiosk.vision.manifest import load_manifest
+from kiosk.vision.choice_file import CHOICE_FILE
+from kiosk.vision.manifest import Manifest, ModelEntry, load_manifest
+from kiosk.vision.selection import choose, remembered
 
 Verdict = Literal["ok", "warning", "failed"]
 
@@ -84,9 +86,35 @@ def _models(settings: Settings) -> Iterator[Finding]:
         detector = manifest.get(settings.models.detector, "detector")
         embedder = manifest.get(settings.models.embedder, "embedder")
         for entry in (detector, embedder):
-            yield Finding(f"model {entry.id}", "ok", check_entry(entry))
+            yield _checked(entry)
+        yield _chosen(settings, manifest)
     except KioskError as error:
         yield Finding("models", "failed", error.message, error.hint)
+
+
+def _checked(entry: ModelEntry) -> Finding:
+    what = f"model {entry.id}"
+    try:
+        return Finding(what, "ok", check_entry(entry))
+    except KioskError as error:
+        return Finding(what, "failed", error.message, error.hint)
+
+
+def _chosen(settings: Settings, manifest: Manifest) -> Finding:
+    """Which embedder the daemon takes on this machine, as far as it is known already."""
+    what, models = "model in use", settings.models
+    if models.prefer == "exact":
+        return Finding(what, "ok", f'{models.embedder}: prefer = "exact"')
+    cache = Path(settings.paths.state_dir) / CHOICE_FILE
+    measured = remembered(manifest, models, cache)
+    if measured is None:
+        return Finding(what, "ok", "not measured yet: the daemon measures at its start")
+    choice = choose(measured, models.prefer)
+    found = f"{choice.chosen.id}, {choice.reason}"
+    refused = [f"{m.id}: {m.refused}" for m in measured if m.refused]
+    if refused:
+        return Finding(what, "warning", f"{found}; refused {' | '.join(refused)}")
+    return Finding(what, "ok", found)
 
 
 def _folder(settings: Settings) -> Finding:

@@ -1,6 +1,8 @@
 """The journal: one line for an event, `room.event key=value`, set up once for the whole process.
 
-A room logs `log.info("room.event", extra={"fields": {...}})`. Where it goes:
+A room logs `log.info("room.event", extra={"fields": {...}})`; an event that an operator must
+be able to find and explain also has `"message_id"`, 32 hex digits (journald's MESSAGE_ID).
+Where it goes:
 
 - a terminal or a pipe: `HH:MM:SS level room.event key=value`, local time;
 - under systemd: `<priority>room.event key=value` (sd-daemon(3)), for journald knows the time;
@@ -74,6 +76,7 @@ class NativeForm:
         fields = {f"KIOSK_{key.upper()}": value for key, value in entry.fields.items()}
         if entry.trace:
             fields["KIOSK_TRACE"] = "\n".join(entry.trace)
+        message_id = {"MESSAGE_ID": entry.message_id} if entry.message_id else {}
         file, line, function = entry.source
         try:
             self._journal.send(
@@ -83,6 +86,7 @@ class NativeForm:
                 CODE_FUNC=function,
                 PRIORITY=str(entry.priority),
                 SYSLOG_IDENTIFIER="kiosk",
+                **message_id,
                 **(fields | {"KIOSK_EVENT": entry.event}),
             )
         except OSError as error:

@@ -26,6 +26,8 @@ OWNERS = {
     "rfc8785": (("wire/",), "the canonical form belongs to the wire"),
     "onnx": (("lab/",), "the daemon never loads the workshop"),
     "tflite": (("lab/",), "the daemon never loads the workshop"),
+    "sklearn": (("lab/",), "the daemon never loads the workshop"),
+    "yaml": (("lab/",), "the daemon never loads the workshop"),
     "fastapi": (("server/",), "the daemon never loads the server"),
     "uvicorn": (("server/",), "the daemon never loads the server"),
     "time": (("clock.py",), "time is an argument"),

@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 import signal
 import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
 
 from kiosk.commands.console import add_config, add_json, say, say_json, settings_of
 from kiosk.commands.outbox import queue_words
@@ -47,6 +50,8 @@ def show_status(options: argparse.Namespace) -> int:
     say(f"{status['state']}, up {status['uptime_s']:.0f} s, version {status['version']}")
     say(f"camera    {status['camera']}")
     say(f"model     {status['model']} (threshold {status['threshold']:.3f})")
+    for line in _model_words(status):
+        say(f"          {line}")
     say("liveness  not measured: a photograph is not told from a person")
     say(f"people    {status['people']}")
     say(f"gallery   {status['gallery']}")
@@ -55,6 +60,22 @@ def show_status(options: argparse.Namespace) -> int:
     for what, number in sorted(status["counts"].items()):
         say(f"          {what}: {number}")
     return 0
+
+
+def _model_words(status: dict[str, Any]) -> Iterator[str]:
+    """What is out of the ordinary with the model, and what shadow mode has found."""
+    fallback, shadow = status["fallback"], status["shadow"]
+    if fallback is not None:
+        moment = datetime.fromtimestamp(fallback["at_ms"] / 1000, UTC)
+        since = f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+        yield f"instead of {fallback['from']} since {since}: {fallback['reason']}"
+    if shadow is not None and shadow["count"]:
+        yield (
+            f"shadow {shadow['other']}: {shadow['count']} faces, cosine mean"
+            f" {shadow['mean']:.4f}, min {shadow['min']:.4f}, {shadow['failed']} failed"
+        )
+    elif shadow is not None:
+        yield f"shadow {shadow['other']}: no face yet, {shadow['failed']} failed"
 
 
 def _link_words(online: bool | None) -> str:

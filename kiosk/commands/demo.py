@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 
-from kiosk.config import Models
 from kiosk.errors import UserError
 
 
@@ -13,7 +12,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     """Add the commands of this module."""
     demo = commands.add_parser("demo", help="the whole product on a replayed walk-up")
     demo.add_argument("--stay", action="store_true", help="leave kiosk and server running")
-    demo.add_argument("--model", default=Models().embedder, metavar="ID")
+    demo.add_argument("--model", metavar="ID", help="exactly this file; default: the best one")
     demo.add_argument("--models-dir", action="append", default=[], metavar="DIR")
     demo.set_defaults(action=run_demo)
 

@@ -37,13 +37,24 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 def enrol_person(options: argparse.Namespace) -> int:
     """One face from each picture; nothing is enrolled unless all of them are usable."""
-    from kiosk.commands.faces import open_eyes
+    from kiosk.clock import SystemClock
+    from kiosk.config import Journal
     from kiosk.decide.gallery import Template
+    from kiosk.journal import set_up
     from kiosk.state import template_document
     from kiosk.vision.picture import load_picture
+    from kiosk.vision.pipeline import open_pipeline
 
-    settings = settings_of(options)
-    eyes = open_eyes(settings.models.embedder, list(settings.models.extra_dirs))
+    settings, clock = settings_of(options), SystemClock()
+    set_up(Journal(level="warning"), clock=clock)
+    # The file that the daemon uses, if it has measured; only the daemon writes into its folder.
+    eyes = open_pipeline(
+        settings.models,
+        clock=clock,
+        record=lambda _stage, _ms: None,
+        choice_in=Path(settings.paths.state_dir),
+        keep_choice=False,
+    )
     templates = []
     for path in options.images:
         face = eyes.face_to_enrol(load_picture(path), str(path))

@@ -31,8 +31,11 @@ _LIMIT_S = 100.0
 _POLL_S = 0.25
 
 
-def perform(*, stay: bool, model: str, models_dirs: list[str]) -> int:
-    """The whole demonstration; 0 when every visit came out as it must."""
+def perform(*, stay: bool, model: str | None, models_dirs: list[str]) -> int:
+    """The whole demonstration; 0 when every visit came out as it must.
+
+    `model` is the very file to use; without it the daemon selects one of the default's space.
+    """
     with tempfile.TemporaryDirectory(prefix="kiosk-demo-") as scratch:
         folder = Path(scratch)
         store = f"sqlite:///{folder / 'attendance.db'}"
@@ -40,9 +43,9 @@ def perform(*, stay: bool, model: str, models_dirs: list[str]) -> int:
             url = address_in(lines_of(server))
             path = write_config(folder, url, model, models_dirs)
             settings = load(path)
-            eyes = open_eyes(model, models_dirs)
+            eyes = open_eyes(settings.models.embedder, models_dirs)
             prepare(settings, Server(url), eyes)
-            _announce(settings, url, eyes.model_id)
+            _announce(settings, url, model or f"the fastest of {eyes.space}")
             del eyes  # the daemon's own memory is what counts from here
             with running("kiosk", "run", "--config", str(path)) as daemon:
                 status = _watch(daemon, settings)

@@ -70,7 +70,7 @@ def _sha256(name: str) -> str:
     return hashlib.sha256((PEOPLE / name).read_bytes()).hexdigest()
 
 
-def write_config(folder: Path, server_url: str, model: str, models_dirs: list[str]) -> Path:
+def write_config(folder: Path, server_url: str, model: str | None, models_dirs: list[str]) -> Path:
     """The demonstration's configuration, checked by loading it."""
     lines = [
         "[server]",
@@ -84,7 +84,7 @@ def write_config(folder: Path, server_url: str, model: str, models_dirs: list[st
         f"state_dir = {_toml(str(folder / 'state'))}",
         f"runtime_dir = {_toml(str(folder / 'run'))}",
         "[models]",
-        f"embedder = {_toml(model)}",
+        *([f"embedder = {_toml(model)}", 'prefer = "exact"'] if model is not None else []),
         f"extra_dirs = {json.dumps(models_dirs)}",
         "[feedback]",
         f"page_port = {_free_port()}",

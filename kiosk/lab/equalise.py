@@ -94,23 +94,22 @@ def _adds_constant(net: Net, node: onnx.NodeProto) -> bool:
     return any(net.is_constant(name) for name in node.input)
 
 
-def equalised(
+def factors_of(
     model: onnx.ModelProto, ranges: Mapping[str, NDArray[np.float32]]
-) -> tuple[onnx.ModelProto, dict[str, list[float]]]:
-    """The model with the channels of each stream brought to like ranges, and the factors used.
+) -> dict[str, list[float]]:
+    """The factors that bring the channels of each stream to like ranges, for `with_factors`.
 
     `ranges`: for each tensor of a stream the largest magnitude of each channel, float32
     (channels,), over calibration faces. A factor is `R^a / w^(1-a)`, R the channel's range over
     the stream, w the largest weight that reads it, divided by the geometric mean; `a` is 1 where
-    all readers are depthwise and 0.8 otherwise. The factors come back under the name of each
-    stream's first tensor: `with_factors` applies them without any face.
+    all readers are depthwise and 0.8 otherwise. They come under the name of each stream's first
+    tensor, with six digits: any factor is exact, and a record of short ones is short.
     """
     net = Net(model)
-    factors = {
-        stream.tensors[0]: [float(f) for f in _factors(net, stream, ranges)]
+    return {
+        stream.tensors[0]: [float(f"{f:.6g}") for f in _factors(net, stream, ranges)]
         for stream in streams(net)
     }
-    return with_factors(model, factors), factors
 
 
 def with_factors(model: onnx.ModelProto, factors: Mapping[str, Sequence[float]]) -> onnx.ModelProto:

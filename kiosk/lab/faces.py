@@ -98,6 +98,11 @@ def read_folder(folder: Path, *, aligned: bool, samples: int | None = None) -> F
     Raises UserError for a folder that is missing or has no picture or no face in it; single files
     that give no face are skipped, named and counted.
     """
+    return read_files(folder, _spread(pictures_of(folder), samples), aligned=aligned)
+
+
+def pictures_of(folder: Path) -> list[Path]:
+    """The picture files below a folder, sorted; UserError when it is missing or has none."""
     if not folder.is_dir():
         raise UserError(f"{folder}: a folder of pictures expected, there is none")
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
@@ -105,7 +110,7 @@ def read_folder(folder: Path, *, aligned: bool, samples: int | None = None) -> F
         raise UserError(
             f"{folder}: pictures expected ({', '.join(sorted(SUFFIXES))}), the folder has none"
         )
-    return read_files(folder, _spread(paths, samples), aligned=aligned)
+    return paths
 
 
 def read_files(folder: Path, paths: Iterable[Path], *, aligned: bool) -> FaceSet:
@@ -119,8 +124,7 @@ def read_files(folder: Path, paths: Iterable[Path], *, aligned: bool) -> FaceSet
         except PictureError as error:
             skipped.append(Skipped(path, error.message))
             continue
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        faces.append(Face(path, digest, pixels))
+        faces.append(Face(path, digest_of(path), pixels))
     if not faces:
         first = f", the first: {skipped[0].reason}" if skipped else ""
         raise UserError(
@@ -128,6 +132,14 @@ def read_files(folder: Path, paths: Iterable[Path], *, aligned: bool) -> FaceSet
             hint="--aligned takes 112x112 crops as they are" if not aligned else "",
         )
     return FaceSet(folder, tuple(faces), tuple(skipped))
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a picture file; UserError when it cannot be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise UserError(f"{path}: a picture expected, {error.strerror}") from error
 
 
 def _spread(paths: list[Path], samples: int | None) -> list[Path]:

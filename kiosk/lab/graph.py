@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from kiosk.errors import ModelError
 
@@ -168,3 +168,21 @@ def is_pointwise(net: Net, node: onnx.NodeProto) -> bool:
 
 def _float32(values: NDArray[np.generic]) -> NDArray[np.float32]:
     return np.ascontiguousarray(values, dtype=np.float32)
+
+
+def up_to(model: onnx.ModelProto, tensor: str) -> onnx.ModelProto:
+    """The part of a model that computes one tensor, with that as its only output."""
+    wanted, kept = {tensor}, []
+    for node in reversed(model.graph.node):
+        if wanted & set(node.output):
+            kept.append(node)
+            wanted.update(node.input)
+    graph = helper.make_graph(
+        list(reversed(kept)),
+        model.graph.name,
+        list(model.graph.input),
+        [helper.make_tensor_value_info(tensor, TensorProto.FLOAT, None)],
+        [constant for constant in model.graph.initializer if constant.name in wanted],
+    )
+    opsets = list(model.opset_import)
+    return helper.make_model(graph, opset_imports=opsets, ir_version=model.ir_version)

@@ -6,6 +6,7 @@ PReLU_a(x) = x for x > 0, a*x otherwise (He et al. 2015, arXiv:1502.01852).
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnx
@@ -15,8 +16,8 @@ from kiosk.lab.graph import FloatWeights, Net
 
 # Nearer to 1 than this, k = a/(1-a) grows without bound: such layers take the form without k.
 _NEAREST_TO_ONE = 1e-3
-# A slope beyond is turned: 1/a of one just above 1 would be just below it, which wins nothing.
-_STEEP = 1.0
+PART = "prelu_"
+"""What the names of all nodes begin with that a rewrite makes: a quantiser leaves them alone."""
 
 Nodes = list[onnx.NodeProto]
 
@@ -50,12 +51,9 @@ def as_max(model: onnx.ModelProto) -> onnx.ModelProto:
     def lower(net: Net, node: onnx.NodeProto) -> Nodes:
         if (slope_of(net, node) > 1.0).any():
             return _four(net, node)
-        a, y = net.add(f"{node.output[0]}_a", net.value(node.input[1])), node.output[0]
-        linear = f"{y}_linear"
-        return [
-            helper.make_node("Mul", [node.input[0], a], [linear], name=linear),
-            helper.make_node("Max", [node.input[0], linear], [y], name=f"Max_{y}"),
-        ]
+        x, y = node.input[0], node.output[0]
+        a, linear = net.add(f"{y}_a", net.value(node.input[1])), f"{y}_linear"
+        return [_node("Mul", [x, a], linear), _node("Max", [x, linear], y)]
 
     return _lowered(model, lower)
 
@@ -67,11 +65,12 @@ def with_slopes_below_one(model: onnx.ModelProto) -> onnx.ModelProto:
     A PRelu that does not stand alone between convolutions is left as it is.
     """
     net = Net(model)
+    _spread_shared_slopes(net)
     for node in net.nodes:
         if node.op_type != "PRelu" or not _stands_between_convolutions(net, node):
             continue
         slope = slope_of(net, node)
-        steep = slope > _STEEP
+        steep = slope > 1.0
         net.scale_rows(net.made[node.input[0]], np.where(steep, -1.0, 1.0))
         for reader in net.read[node.output[0]]:
             net.scale_columns(reader, np.where(steep, -slope, 1.0))
@@ -89,10 +88,25 @@ def _lowered(
     model: onnx.ModelProto, lower: Callable[[Net, onnx.NodeProto], Nodes]
 ) -> onnx.ModelProto:
     net = Net(model)
+    _spread_shared_slopes(net)
     nodes: Nodes = []
     for node in net.nodes:
         nodes += lower(net, node) if node.op_type == "PRelu" else [node]
     return net.finish(nodes)
+
+
+def _spread_shared_slopes(net: Net) -> None:
+    """Give a PRelu after a convolution a slope for each channel where it has one for all."""
+    for node in net.nodes:
+        before = net.made.get(node.input[0])
+        if node.op_type != "PRelu" or before is None or before.op_type != "Conv":
+            continue
+        channels = net.value(before.input[1]).shape[0]
+        slope = slope_of(net, node)
+        if slope.size == 1 and channels > 1:
+            name = net.add(f"{node.output[0]}_slopes", np.full((channels, 1, 1), slope[0]))
+            node.input[1] = name
+    net.index()
 
 
 def _stands_between_convolutions(net: Net, node: onnx.NodeProto) -> bool:
@@ -126,22 +140,24 @@ def _blocked(net: Net, node: onnx.NodeProto) -> Nodes:
     k = net.add(f"{y}_k", (slope / (1.0 - slope)).reshape(-1, 1, 1, 1))
     linear, positive = f"{y}_linear", f"{y}_positive"
     return [
-        helper.make_node(
-            "Conv", [x, k], [linear], name=linear, kernel_shape=[1, 1], group=slope.size
-        ),
-        helper.make_node("Relu", [x], [positive], name=positive),
-        helper.make_node("Add", [linear, positive], [y], name=f"Add_{y}"),
+        _node("Conv", [x, k], linear, kernel_shape=[1, 1], group=slope.size),
+        _node("Relu", [x], positive),
+        _node("Add", [linear, positive], y),
     ]
 
 
 def _four(net: Net, node: onnx.NodeProto) -> Nodes:
     slope = net.value(node.input[1]).astype(np.float64)
     x, y = node.input[0], node.output[0]
-    names = {part: f"{y}_{part}" for part in ("linear", "positive", "scaled")}
     a, rest = net.add(f"{y}_a", slope), net.add(f"{y}_rest", 1.0 - slope)
+    linear, positive, scaled = f"{y}_linear", f"{y}_positive", f"{y}_scaled"
     return [
-        helper.make_node("Mul", [x, a], [names["linear"]], name=names["linear"]),
-        helper.make_node("Relu", [x], [names["positive"]], name=names["positive"]),
-        helper.make_node("Mul", [names["positive"], rest], [names["scaled"]], name=names["scaled"]),
-        helper.make_node("Add", [names["linear"], names["scaled"]], [y], name=f"Add_{y}"),
+        _node("Mul", [x, a], linear),
+        _node("Relu", [x], positive),
+        _node("Mul", [positive, rest], scaled),
+        _node("Add", [linear, scaled], y),
     ]
+
+
+def _node(kind: str, inputs: list[str], output: str, **attributes: Any) -> onnx.NodeProto:
+    return helper.make_node(kind, inputs, [output], name=f"{PART}{output}", **attributes)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import TypeVar
 
 from rich.console import Console
@@ -37,13 +36,6 @@ def track_all(items: Iterable[Item], what: str, total: int) -> Iterator[Item]:
         yield from bar.track(items, description=what, total=total)
 
 
-@contextmanager
-def stage(what: str) -> Iterator[None]:
-    """A line that says what goes on while it does."""
-    console = Console(stderr=True)
-    if not sys.stderr.isatty():
-        console.print(what)
-        yield
-        return
-    with console.status(what):
-        yield
+def say(line: str) -> None:
+    """A line on standard error of how far the work is."""
+    Console(stderr=True, highlight=False).print(line, markup=False, soft_wrap=True)

@@ -25,6 +25,9 @@ def preprocess(aligned: Pixels, spec: InputSpec) -> NDArray[np.float32]:
 class Embedder:
     """One embedding model. `id` names the file, `space` the weights and alignment."""
 
+    fallback: None = None
+    """A file on its own has nothing to fall back on."""
+
     def __init__(self, entry: ModelEntry, session: Session) -> None:
         self.id = entry.id
         self.space = entry.space

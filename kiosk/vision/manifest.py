@@ -18,6 +18,12 @@ from kiosk.wire.jsontext import quoted
 from kiosk.wire.message import SPACE, SPACE_EXPECTED
 
 Kind = Literal["embedder", "detector"]
+Precision = Literal["fp32", "int8"]
+
+
+def precision_of(model_id: str) -> Precision:
+    """What a file computes in, by its id, which must say so."""
+    return "int8" if "int8" in model_id else "fp32"
 
 
 class InputSpec(Struct, frozen=True, forbid_unknown_fields=True):

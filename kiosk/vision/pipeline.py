@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from kiosk.clock import NS_PER_S, Clock
 from kiosk.config import Models
@@ -12,10 +14,14 @@ from kiosk.errors import EmbeddingError, ModelError, PictureError
 from kiosk.types import Embedding, Frame, Pixels, Quality, Sighting
 from kiosk.vision.align import ALIGNMENT, LandmarksError, align
 from kiosk.vision.blazeface import MAX_FACES, BlazeFace, Detection
+from kiosk.vision.choice_file import CHOICE_FILE
 from kiosk.vision.embed import Embedder, open_embedder
-from kiosk.vision.manifest import load_manifest
+from kiosk.vision.fallback import GuardedEmbedder
+from kiosk.vision.manifest import Manifest, load_manifest
 from kiosk.vision.quality import measure
+from kiosk.vision.selection import open_selected, select
 from kiosk.vision.session import Session
+from kiosk.vision.shadow import Shadow
 
 log = logging.getLogger(__name__)
 
@@ -41,19 +47,21 @@ class FacePipeline:
     def __init__(
         self,
         detector: BlazeFace,
-        embedder: Embedder,
+        embedder: Embedder | GuardedEmbedder,
         *,
         clock: Clock,
         record: Callable[[str, float], None],
+        shadow: Shadow | None = None,
     ) -> None:
         self._detector = detector
         self._embedder = embedder
+        self._shadow = shadow
         self._clock = clock
         self._record = record
 
     @property
     def model_id(self) -> str:
-        """The embedder's file."""
+        """The embedder's file actually in use."""
         return self._embedder.id
 
     @property
@@ -70,6 +78,16 @@ class FacePipeline:
     def threshold(self) -> float:
         """The manifest's match threshold."""
         return self._embedder.threshold
+
+    def status(self) -> dict[str, Any]:
+        """The model in use, the switch to it if it was not the first, and shadow mode's figures."""
+        fallback = self._embedder.fallback
+        return {
+            "model": self.model_id,
+            "space": self.space,
+            "fallback": None if fallback is None else fallback.document(),
+            "shadow": None if self._shadow is None else self._shadow.document(),
+        }
 
     def faces(self, pixels: Pixels) -> list[FoundFace]:
         """Every face of a picture, the largest first, at most MAX_FACES."""
@@ -106,6 +124,8 @@ class FacePipeline:
         found = self._detector.glance(frame.pixels)
         self._note("detect", began)
         found = sorted(found, key=_area, reverse=True)[:_MOST_FACES_LIVE]
+        faces = self._embedded(frame.pixels, found)
+        self._compare(faces)
         return tuple(
             Sighting(
                 embedding=face.embedding,
@@ -116,8 +136,13 @@ class FacePipeline:
                 liveness=None,
                 seen=frame.seen,
             )
-            for face in self._embedded(frame.pixels, found)
+            for face in faces
         )
+
+    def _compare(self, faces: list[FoundFace]) -> None:
+        if self._shadow is not None:
+            for face in faces:
+                self._shadow.see(face.aligned, face.embedding, self.model_id)
 
     def _embedded(self, pixels: Pixels, found: list[Detection]) -> list[FoundFace]:
         faces = []
@@ -148,16 +173,35 @@ def _area(detection: Detection) -> float:
 
 
 def open_pipeline(
-    models: Models, *, clock: Clock, record: Callable[[str, float], None]
+    models: Models,
+    *,
+    clock: Clock,
+    record: Callable[[str, float], None],
+    choice_in: Path | None = None,
+    keep_choice: bool = True,
 ) -> FacePipeline:
     """Load and verify both models; ModelError by name for anything amiss.
 
-    `record(stage, milliseconds)` is called for "detect", "align" and "embed".
+    `record(stage, milliseconds)` is called for "detect", "align" and "embed". Without `choice_in`
+    the embedder is the very file that `models.embedder` names; with it the best of that file's
+    space on this machine, as remembered in that folder (and kept there if `keep_choice`).
     """
     manifest = load_manifest(models.extra_dirs)
     entry = manifest.get(models.detector, "detector")
     # One thread: at 128 pixels a second one costs more than it brings.
     detector = BlazeFace(entry, Session(entry, 1), models.detection_score)
+    _check_alignment(manifest, models)
+    embedder: Embedder | GuardedEmbedder
+    if choice_in is None or models.prefer == "exact":
+        embedder, shadow = open_embedder(manifest, models.embedder, models.threads), None
+    else:
+        cache = choice_in / CHOICE_FILE
+        chosen = select(models, manifest, clock=clock, cache=cache, keep=keep_choice)
+        embedder, shadow = open_selected(chosen, models, clock)
+    return FacePipeline(detector, embedder, clock=clock, record=record, shadow=shadow)
+
+
+def _check_alignment(manifest: Manifest, models: Models) -> None:
     alignment = manifest.get(models.embedder, "embedder").alignment
     if alignment != ALIGNMENT:
         raise ModelError(
@@ -165,5 +209,3 @@ def open_pipeline(
             f" the manifest says {alignment}",
             hint="this version aligns in one way only; take another model",
         )
-    embedder = open_embedder(manifest, models.embedder, models.threads)
-    return FacePipeline(detector, embedder, clock=clock, record=record)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 
@@ -9,12 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kiosk.errors import ModelError
+from kiosk.vision.cpu import read_cpu
 from kiosk.vision.manifest import ModelEntry
+from kiosk.vision.weights import check_int8_weights
 
 # Read when the library is imported: it would write a device id and a usage database below the
 # home folder, and report.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import onnxruntime as ort
+
+RUNTIME = f"onnxruntime {ort.__version__}"
 
 
 def verified_bytes(entry: ModelEntry) -> bytes:
@@ -45,7 +50,7 @@ def verified_bytes(entry: ModelEntry) -> bytes:
     return data
 
 
-def _options(threads: int) -> ort.SessionOptions:
+def _options(threads: int, *, exact_int8: bool) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     # Left unset, onnxruntime pins threads and complains under a cpuset.
@@ -57,7 +62,26 @@ def _options(threads: int) -> ort.SessionOptions:
     # A kiosk idles most of the day: spinning threads would heat the board for nothing.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
+    if exact_int8:
+        options.add_session_config_entry("session.x64quantprecision", "1")
     return options
+
+
+def _load(data: bytes, threads: int) -> ort.InferenceSession:
+    """A session whose INT8 products do not saturate.
+
+    Where VNNI is, the setting is left out: onnxruntime would heed it there too, for slower
+    kernels and nothing won.
+    """
+    providers = ["CPUExecutionProvider"]
+    if read_cpu().saturates:
+        # S8S8 in QOperator form has no kernel for the setting, and is exact without it: what
+        # cannot be loaded with it is loaded below, or fails there by name.
+        with contextlib.suppress(Exception):
+            return ort.InferenceSession(
+                data, _options(threads, exact_int8=True), providers=providers
+            )
+    return ort.InferenceSession(data, _options(threads, exact_int8=False), providers=providers)
 
 
 def _reason(error: Exception) -> str:
@@ -71,16 +95,14 @@ class Session:
         data = verified_bytes(entry)
         self._id = entry.id
         try:
-            self._session = ort.InferenceSession(
-                data, _options(threads), providers=["CPUExecutionProvider"]
-            )
+            self._session = _load(data, threads)
         # onnxruntime's exceptions have no public base class of their own.
         except Exception as error:
             raise ModelError(
-                f"model {entry.id}: onnxruntime {ort.__version__} cannot load"
-                f" {entry.path.name}: {_reason(error)}",
+                f"model {entry.id}: {RUNTIME} cannot load {entry.path.name}: {_reason(error)}",
                 hint="a single self-contained ONNX file is expected, without external data",
             ) from error
+        check_int8_weights(data, entry.id)
         inputs = self._session.get_inputs()
         if len(inputs) != 1:
             raise ModelError(f"model {entry.id}: one input expected, got {len(inputs)}")
@@ -95,7 +117,7 @@ class Session:
             result: list[NDArray[np.float32]] = self._session.run(None, {self.input_name: batch})
         except Exception as error:
             raise ModelError(
-                f"model {self._id}: onnxruntime {ort.__version__} cannot run it on"
+                f"model {self._id}: {RUNTIME} cannot run it on"
                 f" {batch.dtype} of shape {batch.shape}: {_reason(error)}",
                 hint="mend input of this model in manifest.toml",
             ) from error

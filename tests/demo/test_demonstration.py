@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from kiosk.config import load
+from kiosk.demo.stage import write_config
+
 LIMIT_S = 300
 
 
@@ -73,3 +76,16 @@ def with_patch(patch):
         done = demo(patch=patch, tmp_path=Path(folder))
     assert done.returncode == 1, done.stdout
     assert "kiosk demo:" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ("mobilefacenet-prelu-fp32", ("mobilefacenet-prelu-fp32", "exact")),
+        (None, ("mobilefacenet-fp32", "auto")),
+    ],
+)
+def test_model_means_the_very_file(tmp_path, model, expected):
+    """--model ID is that file for the daemon too; without it the daemon selects."""
+    models = load(write_config(tmp_path, "http://127.0.0.1:9", model, [])).models
+    assert (models.embedder, models.prefer) == expected

@@ -62,6 +62,17 @@ def test_an_event_goes_with_its_fields(systemd_python, sent, clock):
     assert stream.getvalue() == ""
 
 
+def test_an_event_with_a_message_id_carries_it(systemd_python, sent, clock):
+    """MESSAGE_ID is what catalogues and alerts go by; others have none, nor has a malformed one."""
+    set_up(config.Journal(), clock=clock, stream=io.StringIO(), under_systemd=True)
+    for message_id in ("0123456789abcdef0123456789abcdef", "not-hex", 7):
+        log.error("model.fallback", extra={"fields": {"x": 1}, "message_id": message_id})
+    log.error("a.b")
+    ids = [dict(entry).get(b"MESSAGE_ID") for entry in sent]
+    assert ids == [b"0123456789abcdef0123456789abcdef", None, None, None]
+    assert dict(sent[0])[b"MESSAGE"] == b"model.fallback x=1"
+
+
 def test_odd_texts_are_taken(systemd_python, sent, clock):
     """A long key, half a surrogate pair, a name that collides: journald takes them all."""
     set_up(config.Journal(), clock=clock, stream=io.StringIO(), under_systemd=True)

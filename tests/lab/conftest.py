@@ -1,10 +1,13 @@
-"""The two TFLite files the weights come from, kept below .cache/ between runs."""
+"""The two TFLite files the weights come from, kept below .cache/; tiny embedders and crops."""
 
 import shutil
 
+import cv2
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from kiosk.errors import KioskError
 from kiosk.lab.convert import DETECTOR, EMBEDDER, fetch
@@ -44,3 +47,58 @@ def run_onnx():
         return dict(zip((o.name for o in session.get_outputs()), outputs, strict=True))
 
     return run
+
+
+@pytest.fixture
+def tiny_embedder(tmp_path):
+    """A function that writes an embedder: pooled patches times a random matrix, plus noise."""
+
+    def write(name="fp32.onnx", *, dim=64, noise=0.0, nan=False):
+        generator = np.random.default_rng(0)
+        weights = generator.normal(size=(147, dim))
+        weights += noise * generator.normal(size=(147, dim))
+        weights[0, 0] = np.nan if nan else weights[0, 0]
+        nodes = [
+            helper.make_node(
+                "AveragePool", ["input"], ["pooled"], kernel_shape=[16, 16], strides=[16, 16]
+            ),
+            helper.make_node("Reshape", ["pooled", "shape"], ["flat"]),
+            helper.make_node("MatMul", ["flat", "weights"], ["embedding"]),
+        ]
+        shape = np.array([1, 147], dtype=np.int64)
+        graph = helper.make_graph(
+            nodes,
+            "tiny",
+            [helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 3, 112, 112])],
+            [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, [1, dim])],
+            [
+                numpy_helper.from_array(weights.astype(np.float32), "weights"),
+                numpy_helper.from_array(shape, "shape"),
+            ],
+        )
+        opset = [helper.make_opsetid("", 17)]
+        onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), tmp_path / name)
+        return tmp_path / name
+
+    return write
+
+
+@pytest.fixture
+def crops(tmp_path):
+    """A function that writes 112x112 pictures, a folder for each person: blocks under noise."""
+
+    def write(name="crops", *, people=12, each=5, seed=0):
+        generator = np.random.default_rng(seed)
+        for person in range(people):
+            folder = tmp_path / name / f"p{person:02}"
+            folder.mkdir(parents=True)
+            blocks = generator.integers(0, 256, (7, 7, 3))
+            for number in range(each):
+                seen = blocks + generator.normal(0, 50, blocks.shape)
+                pixels = (
+                    np.clip(seen, 0, 255).astype(np.uint8).repeat(16, axis=0).repeat(16, axis=1)
+                )
+                cv2.imwrite(str(folder / f"{number}.png"), pixels)
+        return tmp_path / name
+
+    return write

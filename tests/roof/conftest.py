@@ -1,5 +1,6 @@
 """A real daemon and a real server, each a process of its own, ended by its own pid."""
 
+import hashlib
 import json
 import os
 import signal
@@ -10,7 +11,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import pytest
+from onnx import helper, numpy_helper
+
+from kiosk.vision.manifest import load_manifest
 
 HANG_S = 60
 
@@ -121,3 +126,92 @@ def daemon(tmp_path):
             made.process.kill()
             made.process.wait(HANG_S)
         made.process.stderr.close()
+
+
+SOURCE = "mobilefacenet-fp32"
+# Golden faces reach a mean of 0.1 in -1..1, a face relit with gamma 2 more than 0.3.
+_BRIGHT = 0.2
+
+
+def good(model):
+    """As quantised: the weights of its 1x1 convolutions are INT8 per channel."""
+
+
+def rubbish(model):
+    """Its INT8 weights are noise: it loads, and computes nonsense."""
+    rng = np.random.default_rng(4)
+    for tensor in model.graph.initializer:
+        if tensor.name.endswith("_int8"):
+            noise = rng.integers(-127, 128, tensor.dims).astype(np.int8)
+            tensor.CopyFrom(numpy_helper.from_array(noise, tensor.name))
+
+
+def overflows(model):
+    """exp(1000 * (mean - 0.2)) * 0 is added to its output: NaN for a bright crop, else nothing."""
+    graph = model.graph
+    for node in graph.node:
+        node.output[:] = ["inner" if name == "embedding" else name for name in node.output]
+    for name, value in (("bright", _BRIGHT), ("gain", 1000.0), ("nought", 0.0)):
+        graph.initializer.append(numpy_helper.from_array(np.float32(value), name))
+    graph.node.extend(
+        [
+            helper.make_node("ReduceMean", ["image"], ["light"], axes=[1, 2, 3], keepdims=0),
+            helper.make_node("Sub", ["light", "bright"], ["excess"]),
+            helper.make_node("Mul", ["excess", "gain"], ["strong"]),
+            helper.make_node("Exp", ["strong"], ["huge"]),
+            helper.make_node("Mul", ["huge", "nought"], ["nothing"]),
+            helper.make_node("Add", ["inner", "nothing"], ["embedding"]),
+        ]
+    )
+
+
+def put(folder, change):
+    """Write mobilefacenet-test-int8, made of the shipped embedder, with a manifest of its own."""
+    folder.mkdir()
+    entry = load_manifest().get(SOURCE, "embedder")
+    model = onnx.load(entry.path)
+    _quantise(model.graph)
+    change(model)
+    onnx.checker.check_model(model)
+    data = model.SerializeToString()
+    (folder / "test.onnx").write_bytes(data)
+    text = (entry.path.parent / "manifest.toml").read_text()
+    table = text[text.index(f'[[model]]\nid = "{SOURCE}"') :]
+    table = table[: table.index("[[model]]", 5)]
+    for old, new in (
+        (f'"{SOURCE}"', '"mobilefacenet-test-int8"'),
+        (f'"{SOURCE}.onnx"', '"test.onnx"'),
+        (entry.sha256, hashlib.sha256(data).hexdigest()),
+        (f"size = {entry.size}", f"size = {len(data)}"),
+        ("shipped = true", "shipped = false"),
+    ):
+        assert old in table
+        table = table.replace(old, new)
+    (folder / "manifest.toml").write_text(table)
+    return folder
+
+
+@pytest.fixture
+def int8_folder(tmp_path):
+    """A models folder with an INT8 file that is good, rubbish, or overflows."""
+    changes = {"good": good, "rubbish": rubbish, "overflows": overflows}
+    return lambda kind: put(tmp_path / "models", changes[kind])
+
+
+def _quantise(graph):
+    """Every large 1x1 convolution reads its weights through a DequantizeLinear of its own."""
+    readers = []
+    for tensor in list(graph.initializer):
+        if len(tensor.dims) != 4 or list(tensor.dims[2:]) != [1, 1] or tensor.dims[1] < 32:
+            continue
+        weights, name = numpy_helper.to_array(tensor), tensor.name
+        scale = np.maximum(np.abs(weights).max(axis=(1, 2, 3)) / 127, 1e-9).astype(np.float32)
+        int8 = np.rint(weights / scale[:, None, None, None]).astype(np.int8)
+        zero = np.zeros(len(scale), np.int8)
+        graph.initializer.remove(tensor)
+        names = [f"{name}_int8", f"{name}_scale", f"{name}_zero"]
+        for values, part in zip((int8, scale, zero), names, strict=True):
+            graph.initializer.append(numpy_helper.from_array(values, part))
+        readers.append(helper.make_node("DequantizeLinear", names, [name], axis=0))
+    for reader in reversed(readers):
+        graph.node.insert(0, reader)

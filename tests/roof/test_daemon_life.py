@@ -110,9 +110,8 @@ def test_a_second_daemon_is_refused_by_name(daemon, kiosk):
     assert daemon.stop() == 0
 
 
-def test_a_damaged_model_is_refused_by_name(daemon, repository, tmp_path):
-    """One flipped byte in a model of one's own: the file and both hashes are named."""
-    folder = tmp_path / "models"
+def damaged_model(folder, repository, space):
+    """A model of one's own with one flipped byte, in a space of its own or in the shipped one."""
     folder.mkdir()
     data = bytearray((repository / "models" / "mobilefacenet-prelu-fp32.onnx").read_bytes())
     data[1000] ^= 1
@@ -123,13 +122,29 @@ def test_a_damaged_model_is_refused_by_name(daemon, repository, tmp_path):
         "mobilefacenet-prelu-fp32.onnx", "own.onnx"
     )
     entry = entry.replace('"mobilefacenet-prelu-fp32"', '"own-fp32"')
-    (folder / "manifest.toml").write_text(entry)
-    models = f'[models]\nembedder = "own-fp32"\nextra_dirs = ["{folder}"]\n'
+    (folder / "manifest.toml").write_text(entry.replace("mobilefacenet-192-4pt", space))
+    return f'[models]\nembedder = "own-fp32"\nextra_dirs = ["{folder}"]\n'
+
+
+def test_a_damaged_model_is_refused_by_name(daemon, repository, tmp_path):
+    """One flipped byte in the only model of its space: the file and both hashes are named."""
+    models = damaged_model(tmp_path / "models", repository, "own")
     daemon.write("http://127.0.0.1:9", extra=models)
     done = daemon.cli("run")
     assert done.returncode == 1
     assert "own.onnx has SHA-256" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_damaged_model_does_not_stop_a_kiosk_that_has_another(daemon, repository, tmp_path):
+    """Another file of the same space serves; the damaged one is named as an error."""
+    models = damaged_model(tmp_path / "models", repository, "mobilefacenet-192-4pt")
+    daemon.write("http://127.0.0.1:9", extra=models)
+    daemon.start()
+    (refused,) = [line for line in daemon.said if "model.refused" in line]
+    assert "own.onnx has SHA-256" in refused
+    assert daemon.json("status")["model"] == "mobilefacenet-fp32"
+    assert daemon.stop() == 0
 
 
 def test_a_state_folder_that_cannot_be_written(daemon, tmp_path):

@@ -1,12 +1,20 @@
 """Tiny ONNX models whose answer is known by arithmetic, each in a folder with its manifest."""
 
 import hashlib
+import json
 from dataclasses import dataclass, field
 
+import cv2
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    QuantFormat,
+    QuantType,
+    quantize_static,
+)
 
 from kiosk.vision.manifest import Manifest, load_manifest
 
@@ -24,6 +32,8 @@ class TinyModel:
     file_batch: int | str | None = None
     output: str = "embedding"
     extra_outputs: list[str] = field(default_factory=list)
+    convolution: bool = False
+    """An identity before all else: something to quantise, which changes nothing."""
 
     @property
     def weights(self) -> np.ndarray:
@@ -32,9 +42,11 @@ class TinyModel:
     def onnx_bytes(self) -> bytes:
         batch = self.file_batch or self.batch or "N"
         shape = [batch, 3, 112, 112] if self.layout == "NCHW" else [batch, 112, 112, 3]
+        seen = "seen" if self.convolution else "image"
         axes = [2, 3] if self.layout == "NCHW" else [1, 2]
         nodes = [
-            helper.make_node("ReduceMean", ["image"], ["means"], axes=axes, keepdims=0),
+            *([helper.make_node("Conv", ["image", "eye"], ["seen"])] if self.convolution else []),
+            helper.make_node("ReduceMean", [seen], ["means"], axes=axes, keepdims=0),
             helper.make_node("MatMul", ["means", "w"], ["embedding"]),
             *(helper.make_node("Neg", ["embedding"], [name]) for name in self.extra_outputs),
         ]
@@ -44,6 +56,9 @@ class TinyModel:
         ]
         image = helper.make_tensor_value_info("image", TensorProto.FLOAT, shape)
         weights = [numpy_helper.from_array(self.weights, "w")]
+        if self.convolution:
+            eye = np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1)
+            weights.append(numpy_helper.from_array(eye, "eye"))
         graph = helper.make_graph(nodes, "graph", [image], outputs, weights)
         opsets = [helper.make_opsetid("", 17)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
@@ -111,3 +126,85 @@ def crop():
     """A crop whose blue, green and red differ widely; BGR."""
     pixels = np.random.default_rng(2).integers(0, 60, (112, 112, 3), dtype=np.uint8)
     return pixels + np.array([0, 70, 190], dtype=np.uint8)
+
+
+class _Crops(CalibrationDataReader):
+    def __init__(self):
+        rng = np.random.default_rng(5)
+        # One colour each: the mean of noise is grey, and would leave no range to quantise in.
+        colours = rng.uniform(-1, 1, (40, 1, 3, 1, 1)).astype(np.float32)
+        self._left = [{"image": np.tile(colour, (1, 1, 112, 112))} for colour in colours]
+
+    def get_next(self):
+        return self._left.pop() if self._left else None
+
+
+def _spoiled(path, spoil):
+    """Change the first INT8 weight of a file in place."""
+    model = onnx.load(path)
+    for tensor in model.graph.initializer:
+        if tensor.data_type == TensorProto.INT8 and len(tensor.dims) >= 2:
+            values = numpy_helper.to_array(tensor).copy()
+            spoil(values)
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+            break
+    onnx.save(model, path)
+
+
+@pytest.fixture
+def put_int8(tmp_path):
+    """tiny-fp32 and tiny-int8 of one space, with golden faces beside them.
+
+    Returns the INT8 file's path and entry; `spoil` changes its weights before it is pinned.
+    """
+
+    def put(spoil=None, format_=QuantFormat.QDQ, activation=QuantType.QInt8, **model_changes):
+        model = TinyModel(**model_changes)
+        fp32, int8 = tmp_path / "tiny.onnx", tmp_path / "tiny-int8.onnx"
+        fp32.write_bytes(model.onnx_bytes())
+        quantize_static(
+            fp32,
+            int8,
+            _Crops(),
+            quant_format=format_,
+            activation_type=activation,
+            weight_type=QuantType.QInt8,
+        )
+        if spoil is not None:
+            _spoiled(int8, spoil)
+        tables = [
+            model.listing(hashlib.sha256(path.read_bytes()).hexdigest(), id=id_, file=path.name)
+            for id_, path in (("tiny-fp32", fp32), ("tiny-int8", int8))
+        ]
+        (tmp_path / "manifest.toml").write_text("\n".join(tables), encoding="utf-8")
+        put_golden(tmp_path / "golden", model)
+        return int8, load_manifest([tmp_path]).get("tiny-int8", "embedder")
+
+    return put
+
+
+def put_golden(folder, model):
+    """Three crops, far enough from grey for INT8 to see, with what the model gives for them."""
+    folder.mkdir(exist_ok=True)
+    golden = {}
+    for number, colour in enumerate(([10, 90, 220], [230, 60, 20], [40, 240, 120])):
+        name = f"{number}.png"
+        crop = np.full((112, 112, 3), colour, np.uint8)
+        cv2.imwrite(str(folder / name), crop)
+        golden[name] = [round(float(v), 7) for v in model.expected(crop)]
+    (folder / "tiny.json").write_text(json.dumps(golden), encoding="utf-8")
+
+
+@pytest.fixture
+def pin(tmp_path):
+    """Any bytes as a model file, pinned with their own hash; its entry."""
+
+    def put(data, id_="tiny-int8", **model_changes):
+        (tmp_path / "pinned.onnx").write_bytes(data)
+        listing = TinyModel(**model_changes).listing(
+            hashlib.sha256(data).hexdigest(), id=id_, file="pinned.onnx"
+        )
+        (tmp_path / "manifest.toml").write_text(listing, encoding="utf-8")
+        return load_manifest([tmp_path]).get(id_, "embedder")
+
+    return put

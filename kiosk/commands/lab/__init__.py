@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 from types import ModuleType
 
+from kiosk.commands.lab import roc, validate
+
 # Each has `register`, and actions that call `require_workshop` before anything else.
-_COMMANDS: tuple[ModuleType, ...] = ()
+_COMMANDS: tuple[ModuleType, ...] = (validate, roc)
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -45,6 +45,16 @@ def add_threads(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=2, choices=range(1, 17), metavar="1..16")
 
 
+def add_arithmetic(parser: argparse.ArgumentParser) -> None:
+    """How 8-bit operators are computed."""
+    parser.add_argument(
+        "--arithmetic",
+        choices=("native", "reference"),
+        default="native",
+        help="native: this machine's kernels; reference: QDQ as ONNX defines it, as on ARM, slower",
+    )
+
+
 def require_workshop() -> None:
     """UserError when the workshop's libraries are not installed."""
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]

@@ -1,0 +1,138 @@
+"""What activations look like over calibration faces: ranges for ONNX Runtime's quantiser, and more.
+
+The calibrators are ONNX Runtime's own. Their result is a file of ranges, from which a model is
+quantised again without a face.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, create_calibrator
+from onnxruntime.quantization.calibrate import TensorsData, load_tensors_data, save_tensors_data
+
+from kiosk.errors import ModelError
+from kiosk.lab.progress import track
+from kiosk.lab.runner import outputs_over, session_of
+from kiosk.types import FloatArray
+
+Method = Literal["MinMax", "Entropy", "Percentile"]
+
+# Every intermediate output of so many faces is held at once: 60 MB for a MobileFaceNet's, 0.5 GB
+# for an IResNet-50's.
+_AT_ONCE = 4
+
+
+class FaceReader(CalibrationDataReader):  # type: ignore[misc]
+    """Feeds a model's inputs to ONNX Runtime's calibrators."""
+
+    def __init__(self, input_name: str, inputs: Sequence[FloatArray]) -> None:
+        self._name = input_name
+        self._inputs = inputs
+        self._next: Iterator[FloatArray] = iter(inputs)
+
+    def get_next(self) -> dict[str, FloatArray] | None:
+        """The next input by name, None after the last."""
+        values = next(self._next, None)
+        return None if values is None else {self._name: values}
+
+    def __len__(self) -> int:
+        return len(self._inputs)
+
+    def set_range(self, start_index: int, end_index: int) -> None:
+        """Go on with these inputs only."""
+        self._next = iter(self._inputs[start_index:end_index])
+
+
+def write_ranges(
+    model: onnx.ModelProto,
+    inputs: Sequence[FloatArray],
+    target: Path,
+    *,
+    method: Method,
+    percentile: float,
+    op_types: Sequence[str],
+) -> None:
+    """The least and greatest value of every tensor of `op_types`, as a file for the quantiser."""
+    options: dict[str, Any] = {"percentile": percentile} if method == "Percentile" else {}
+    reader = FaceReader(model.graph.input[0].name, inputs)
+    with tempfile.TemporaryDirectory() as scratch:
+        source, augmented = Path(scratch) / "model.onnx", Path(scratch) / "augmented.onnx"
+        onnx.save(model, source)
+        calibrator = create_calibrator(
+            source,
+            list(op_types),
+            augmented_model_path=str(augmented),
+            calibrate_method=CalibrationMethod[method],
+            extra_options=options,
+        )
+        starts = range(0, len(inputs), _AT_ONCE)
+        for start in track(starts, f"calibrating ({method})"):
+            reader.set_range(start, start + _AT_ONCE)
+            with contextlib.redirect_stdout(io.StringIO()):
+                calibrator.collect_data(reader)
+        with contextlib.redirect_stdout(io.StringIO()):
+            save_tensors_data(calibrator.compute_data(), target)
+
+
+def read_ranges(path: Path) -> TensorsData:
+    """A file that `write_ranges` wrote; ModelError for anything else."""
+    try:
+        return load_tensors_data(path)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{path}: calibrated ranges expected, got: {error}") from error
+
+
+def channel_ranges(
+    model: onnx.ModelProto, inputs: Sequence[FloatArray], tensors: Iterable[str]
+) -> dict[str, NDArray[np.float32]]:
+    """The largest magnitude of each channel of these tensors, float32 (channels,)."""
+    names = list(tensors)
+    session = session_of(exposing(model, names))
+    largest: dict[str, NDArray[np.float32]] = {}
+    for outputs in track_outputs(session, inputs, names, "ranges of channels"):
+        for name, values in zip(names, outputs, strict=True):
+            axes = tuple(axis for axis in range(values.ndim) if axis != 1)
+            each = np.abs(values).max(axis=axes)
+            largest[name] = each if name not in largest else np.maximum(largest[name], each)
+    return largest
+
+
+def channel_means(
+    model: onnx.ModelProto, inputs: Sequence[FloatArray], tensors: Sequence[str]
+) -> dict[str, NDArray[np.float64]]:
+    """The mean of each channel of these tensors over all inputs, float64 (channels,)."""
+    session = session_of(exposing(model, tensors), arithmetic="reference")
+    total: dict[str, NDArray[np.float64]] = {}
+    for outputs in outputs_over(session, inputs, list(tensors)):
+        for name, values in zip(tensors, outputs, strict=True):
+            axes = tuple(axis for axis in range(values.ndim) if axis != 1)
+            total[name] = total.get(name, 0.0) + values.mean(axis=axes, dtype=np.float64)
+    return {name: values / len(inputs) for name, values in total.items()}
+
+
+def exposing(model: onnx.ModelProto, tensors: Iterable[str]) -> onnx.ModelProto:
+    """The model with these tensors as outputs besides its own."""
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    known = {value.name for value in result.graph.output}
+    for name in tensors:
+        if name not in known:
+            result.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+    return result
+
+
+def track_outputs(
+    session: Any, inputs: Sequence[FloatArray], names: list[str], what: str
+) -> Iterator[list[NDArray[np.float32]]]:
+    """The named outputs for each input, under a progress bar."""
+    return outputs_over(session, track(inputs, what), names)

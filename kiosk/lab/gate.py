@@ -1,0 +1,141 @@
+"""The gate: what a quantised model must reach before it may stand in for its FP32 original."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kiosk.lab.agreement import Agreement
+from kiosk.lab.roc import FARS, Roc, far_name
+
+# docs/quantisation.md and the guide's "Accuracy Validation", step 1.
+LEAST_MEAN_COSINE = 0.995
+LEAST_MIN_COSINE = 0.98
+MOST_MEAN_MAE = 0.005
+# The guide's "ROC Curve Comparison", step 2.
+MOST_AUC_DROP = 0.01
+# Ours: AUC is blind to the far end of the curve, where a kiosk works. In shares, not in points.
+MOST_TAR_DROP = 0.01
+JUDGED_FAR = 1e-3
+# Fewer pairs than these move the drops by more than their limits when one pair changes sides.
+LEAST_GENUINE = 100
+LEAST_IMPOSTORS = round(1 / JUDGED_FAR)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of the gate. `passed` is None for what is not judged; `note` says why not.
+
+    `limit` is "" for a figure that is told only; `got` is None when it could not be had.
+    """
+
+    name: str
+    limit: str
+    got: float | None
+    passed: bool | None
+    note: str = ""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the line has a limit and could not be judged."""
+        return bool(self.limit) and self.passed is None
+
+    @property
+    def figure(self) -> str:
+        """`got` with six decimals, with all where six would show the limit itself."""
+        if self.got is None:
+            return "-"
+        text = f"{self.got:.6f}"
+        at_limit = bool(self.limit) and float(text) == float(self.limit.split()[-1])
+        return f"{self.got!r}" if at_limit else text
+
+    def document(self) -> dict[str, str | float | bool | None]:
+        """The line for JSON."""
+        return {
+            "name": self.name,
+            "limit": self.limit,
+            "got": self.got,
+            "passed": self.passed,
+            "note": self.note,
+        }
+
+
+def judge(
+    agreement: Agreement,
+    fp32_roc: Roc | None = None,
+    int8_roc: Roc | None = None,
+    *,
+    why_no_roc: str = "",
+) -> tuple[Line, ...]:
+    """Every line of the gate. Limits are strict: a figure that equals its limit fails.
+
+    Drops are FP32 minus INT8, so a gain is negative and passes. `why_no_roc` is told in the lines
+    that need the curves when these are None.
+    """
+    lines = [
+        _least("mean cosine", LEAST_MEAN_COSINE, agreement.mean_cosine),
+        _least("min cosine", LEAST_MIN_COSINE, agreement.min_cosine),
+        _most("mean MAE", MOST_MEAN_MAE, agreement.mean_mae),
+    ]
+    missing = why_no_roc or "no pairs of faces"
+    if fp32_roc is not None and int8_roc is not None:
+        missing = _too_few(fp32_roc)
+    auc_drop = None
+    if fp32_roc is not None and int8_roc is not None:
+        auc_drop = fp32_roc.auc - int8_roc.auc
+    lines.append(_judged("AUC drop", MOST_AUC_DROP, auc_drop, missing))
+    for far in FARS:
+        name, drop = f"TAR@{far_name(far)} drop", _tar_drop(fp32_roc, int8_roc, far)
+        if far == JUDGED_FAR:
+            lines.append(_judged(name, MOST_TAR_DROP, drop, missing))
+        else:
+            note = (
+                "told only" if drop is not None else f"too few impostor pairs, {1 / far:.0f} needed"
+            )
+            lines.append(Line(name, "", drop, None, note if fp32_roc is not None else missing))
+    return tuple(lines)
+
+
+def failing(lines: Sequence[Line]) -> list[Line]:
+    """The lines that were judged and do not pass."""
+    return [line for line in lines if line.passed is False]
+
+
+def unjudged(lines: Sequence[Line]) -> list[Line]:
+    """The lines with a limit that could not be judged."""
+    return [line for line in lines if line.is_open]
+
+
+def passes(lines: Sequence[Line]) -> bool:
+    """Whether no judged line fails. Ask `unjudged` what that leaves open."""
+    return not failing(lines)
+
+
+def _least(name: str, limit: float, got: float) -> Line:
+    return Line(name, f"> {limit:g}", got, got > limit)
+
+
+def _most(name: str, limit: float, got: float) -> Line:
+    return Line(name, f"< {limit:g}", got, got < limit)
+
+
+def _judged(name: str, limit: float, drop: float | None, missing: str) -> Line:
+    if missing or drop is None:
+        return Line(name, f"< {limit:g}", drop, None, missing)
+    return _most(name, limit, drop)
+
+
+def _too_few(roc: Roc) -> str:
+    if roc.genuine >= LEAST_GENUINE and roc.impostors >= LEAST_IMPOSTORS:
+        return ""
+    return (
+        f"{LEAST_GENUINE} genuine and {LEAST_IMPOSTORS} impostor pairs needed,"
+        f" got {roc.genuine} and {roc.impostors}"
+    )
+
+
+def _tar_drop(fp32: Roc | None, int8: Roc | None, far: float) -> float | None:
+    if fp32 is None or int8 is None:
+        return None
+    before, after = fp32.at(far).tar, int8.at(far).tar
+    return None if before is None or after is None else before - after

@@ -1,0 +1,163 @@
+"""`kiosk lab validate`: what it prints, refuses and ends with."""
+
+import hashlib
+import json
+import shutil
+
+import yaml
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+from kiosk.__main__ import main
+from kiosk.lab.faces import read_folder
+from kiosk.lab.runner import inputs_of
+from kiosk.lab.subject import read_subject
+from kiosk.vision.manifest import load_manifest
+
+
+def validate(*arguments):
+    return main(["lab", "validate", *map(str, arguments), "--aligned", "--threads", "1"])
+
+
+def test_a_model_against_itself_passes_with_ones(tiny_embedder, crops, capsys):
+    """The same file twice: all ones, no drop, exit status 0, and every line judged."""
+    model, folder = tiny_embedder(), crops()
+    assert validate(model, model, "--images", folder, "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["mean_cosine"] == document["min_cosine"] == 1.0
+    assert document["mean_mae"] == 0.0
+    assert document["drop"]["auc"] == document["drop"]["tar@1e-3"] == 0.0
+    assert document["tar@1e-3"] == document["int8"]["tar@1e-3"] == document["fp32"]["tar@1e-3"]
+    assert document["tar@1e-4"] is None
+    assert document["passed"]
+    assert [line["passed"] for line in document["gate"]] == [True] * 5 + [None] * 2
+
+
+def test_a_worse_model_fails_and_its_lines_are_named(tiny_embedder, crops, capsys):
+    """Noise on the weights: exit status 1, each failing line on standard error with its limit."""
+    status = validate(tiny_embedder(), tiny_embedder("worse.onnx", noise=2), "--images", crops())
+    said = capsys.readouterr()
+    assert status == 1
+    assert "the gate is NOT passed" in said.out
+    assert "mean cosine" in said.err
+    assert "(> 0.995 expected)" in said.err
+    assert "min cosine" in said.err
+
+
+def test_a_flat_folder_leaves_the_curves_unjudged(tiny_embedder, crops, tmp_path, capsys):
+    """Without people there are no curves: passed as far as judged, and the open lines named."""
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for number, path in enumerate(sorted(crops(people=3).rglob("*.png"))):
+        shutil.copy(path, flat / f"{number}.png")
+    model = tiny_embedder()
+    assert validate(model, model, "--images", flat) == 0
+    said = capsys.readouterr().out
+    assert "as far as it was judged; not judged: AUC drop, TAR@1e-3 drop" in said
+    assert "a folder for each of two people or more expected" in said
+    assert "50 faces or more" in said
+    assert validate(model, model, "--images", flat, "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["auc"] is document["tar@1e-3"] is document["tar@1e-4"] is None
+
+
+def test_an_overlap_with_the_calibration_folder_is_refused(tiny_embedder, crops, tmp_path, capsys):
+    """One common picture under another name: exit status 2, the file named."""
+    folder, model = crops(people=2), tiny_embedder()
+    calibration = crops("calibration", people=1, seed=9)
+    shutil.copy(calibration / "p00" / "2.png", folder / "p01" / "again.png")
+    assert validate(model, model, "--images", folder, "--calibration", calibration) == 2
+    assert "1 of 11 are in" in (complaint := capsys.readouterr().err)
+    assert "again.png" in complaint
+
+
+def test_an_overlap_with_the_record_is_refused(tiny_embedder, crops, tmp_path, capsys):
+    """The hashes of a record serve as well as the pictures; without overlap it is judged."""
+    folder, model = crops(people=2), tiny_embedder()
+    path = tmp_path / "quantization_config.yaml"
+    hashes = [hashlib.sha256((folder / "p00" / "1.png").read_bytes()).hexdigest()]
+    path.write_text(yaml.safe_dump({"calibration": {"files": hashes}}))
+    assert validate(model, model, "--images", folder, "--record", path) == 2
+    assert "p00/1.png" in capsys.readouterr().err
+    path.write_text(yaml.safe_dump({"calibration": {"files": ["0a" * 32]}}))
+    assert validate(model, model, "--images", folder, "--record", path) == 0
+    assert "not checked" not in capsys.readouterr().out
+
+
+def test_an_unchecked_overlap_is_said(tiny_embedder, crops, capsys):
+    """Without --calibration and --record the verdict says what was not checked."""
+    model = tiny_embedder()
+    assert validate(model, model, "--images", crops(people=2)) == 0
+    assert "overlap with the calibration pictures not checked" in capsys.readouterr().out
+
+
+def test_left_out_pictures_are_named(tiny_embedder, crops, capsys):
+    """A torn picture is counted and named, for a person and for a program."""
+    folder, model = crops(people=2), tiny_embedder()
+    (folder / "p00" / "0.png").write_bytes(b"torn")
+    assert validate(model, model, "--images", folder) == 0
+    said = capsys.readouterr().out
+    assert "9 of 10 pictures" in said
+    assert "left out" in said
+    assert validate(model, model, "--images", folder, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["skipped"][0]["file"].endswith("p00/0.png")
+
+
+def test_a_copy_counts_once_in_the_curves(tiny_embedder, crops, capsys):
+    """A second copy of a person's picture makes no pair, and is named."""
+    folder, model = crops(), tiny_embedder()
+    shutil.copy(folder / "p00" / "0.png", folder / "p00" / "copy.png")
+    assert validate(model, model, "--images", folder) == 0
+    said = capsys.readouterr().out
+    assert "120 genuine, 1650 impostor pairs" in said
+    assert "not in the curves:" in said
+    assert validate(model, model, "--images", folder, "--json") == 0
+    (skipped,) = json.loads(capsys.readouterr().out)["skipped_in_curves"]
+    assert skipped["file"].endswith("copy.png")
+
+
+def test_embeddings_that_are_not_numbers_are_a_failure(tiny_embedder, crops, capsys):
+    """A model that gives NaN is named as such: exit status 1, no figures."""
+    model, broken = tiny_embedder(), tiny_embedder("nan.onnx", nan=True)
+    assert validate(model, broken, "--images", crops(people=2)) == 1
+    said = capsys.readouterr()
+    assert "embeddings of finite length expected" in said.err
+    assert "cosine" not in said.out
+
+
+class Reader(CalibrationDataReader):
+    """Feeds onnxruntime's own quantiser."""
+
+    def __init__(self, subject, faces):
+        self._inputs = ({subject.input_name: v} for v in inputs_of(faces, subject.input))
+
+    def get_next(self):
+        return next(self._inputs, None)
+
+
+def test_the_naive_recipe_fails_on_real_faces(shared, tmp_path, capsys):
+    """The guide's static recipe on the shipped weights: status 1, in ARM's arithmetic too."""
+    fp32 = load_manifest().get("mobilefacenet-fp32", "embedder").path
+    subject = read_subject(fp32)
+    faces = shared / "data" / "faces112"
+    calibration = read_folder(faces / "id00", aligned=True)
+    naive = tmp_path / "naive-int8.onnx"
+    quantize_static(
+        fp32,
+        naive,
+        Reader(subject, calibration.faces),
+        quant_format=QuantFormat.QDQ,
+        weight_type=QuantType.QInt8,
+        activation_type=QuantType.QInt8,
+    )
+    held_out = tmp_path / "held-out"
+    for name in ("id01", "id02", "id03", "id04", "id05", "id06"):
+        shutil.copytree(faces / name, held_out / name)
+    arguments = (fp32, naive, "--images", held_out, "--calibration", faces / "id00")
+    assert validate(*arguments, "--arithmetic", "reference", "--json") == 1
+    said = capsys.readouterr()
+    document = json.loads(said.out)
+    assert document["mean_cosine"] < 0.99
+    assert not document["passed"]
+    assert document["arithmetic"] == "reference"
+    for name in ("mean cosine", "min cosine", "mean MAE", "TAR@1e-3 drop"):
+        assert name in said.err
