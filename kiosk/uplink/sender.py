@@ -130,17 +130,18 @@ class Sender:
             # Cut off by the stop itself: that says nothing about the link.
             return 0.0 if stop.is_set() else self._unanswered(error)
         self.online = True
-        if answer.refused:
-            reason = f"refused by the server with status {answer.status}"
-            self._queue.quarantine(answer.envelope.event_id, reason)
-        else:
-            self._settle(answer.envelope, receipt)
+        self._settle(answer, receipt)
         self._trouble.over()
         return receipt.min_delay_s
 
-    def _settle(self, envelope: Envelope, receipt: Receipt) -> None:
+    def _settle(self, answer: Answer, receipt: Receipt) -> None:
+        envelope = answer.envelope
         self.last_receipt = self._clock.now()
-        self._queue.settle(envelope.event_id, receipt)
+        if answer.refused:
+            reason = f"refused by the server with status {answer.status}"
+            self._queue.quarantine(envelope.event_id, reason)
+        else:
+            self._queue.settle(envelope.event_id, receipt)
         if receipt.status is ReceiptStatus.REJECTED:
             fields = {"event_id": envelope.event_id, "seq": envelope.seq}
             log.error("uplink.rejected", extra={"fields": fields})

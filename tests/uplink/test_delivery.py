@@ -275,7 +275,7 @@ def test_a_refused_event_does_not_hold_up_the_next(
         lambda connection, request: connection.sendall(tell.reply(body=word(request, "ok"))),
     ]
     assert one.run_until_empty() == []
-    assert one.settled == [second.event_id]
+    assert one.settled == [first.event_id, second.event_id]
     status_now = one.outbox.status()
     assert (status_now.quarantined, status_now.settled, status_now.pending) == (1, 1, 0)
     (aside,) = one.outbox.in_quarantine(10)

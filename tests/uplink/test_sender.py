@@ -173,6 +173,7 @@ def test_a_refused_event_goes_to_quarantine_and_the_next_goes_on(bench):
     one = bench(3, [(422, Receipt(ReceiptStatus.REJECTED, 0.0))])
     one.run()
     assert one.queue.quarantined == [("id-1", "refused by the server with status 422")]
+    assert next((e.event_id, r.status) for e, r in one.told) == ("id-1", ReceiptStatus.REJECTED)
     assert [name for name, _ in one.queue.settled] == ["id-2", "id-3"]
     assert one.waits == []
 
