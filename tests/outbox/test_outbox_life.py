@@ -449,3 +449,12 @@ def test_the_operations_speak_json(outbox, punches):
             known["outbox.retry"]({"events": events})
     assert known["outbox.retry"]({"events": [punch.event_id]}) == {"queued": 1}
     assert known["outbox"]({})["pending"] == 1
+
+
+@pytest.mark.parametrize("name", ["ann\udcff", "anna\x85x", "x" * 201])
+def test_a_name_that_no_message_can_carry_breaks_nothing(outbox, punches, name):
+    """Enrolled by an older kiosk: the window can be asked, and the punch is refused by name."""
+    assert outbox.last_recorded(name, Direction.IN) is None
+    with pytest.raises(MessageError, match="E1"):
+        outbox.put(punches.make(name))
+    assert outbox.status().highest == 0
