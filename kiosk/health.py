@@ -12,9 +12,12 @@ from typing import Literal
 
 from kiosk import config
 from kiosk.clock import SystemClock
+from kiosk.commands.desk import perform
 from kiosk.config import Settings
 from kiosk.control import daemon_listens
 from kiosk.errors import KioskError
+from kiosk.people import AS_SAVED
+from kiosk.state import OUTBOX_FILE
 from kiosk.types import Trust
 from kiosk.vision.canary import check_entry
 from kiosk.vision.choice_file import CHOICE_FILE
@@ -47,7 +50,8 @@ def examine(path: Path) -> list[Finding]:
         problems = getattr(error, "problems", ()) or (str(error),)
         return [*findings, *(Finding("configuration", "failed", text) for text in problems)]
     findings.append(Finding("configuration", "ok", str(path)))
-    return [*findings, *_models(settings), _folder(settings), _daemon(settings), _server(settings)]
+    findings += [*_models(settings), _folder(settings), _daemon(settings), _server(settings)]
+    return [*findings, *_gallery(settings)]
 
 
 def _software() -> Finding:
@@ -124,6 +128,22 @@ def _folder(settings: Settings) -> Finding:
         f"{folder} cannot be written by this user",
         "run as the kiosk's user, or mend owner and mode",
     )
+
+
+def _gallery(settings: Settings) -> Iterator[Finding]:
+    """Whether the gallery is the newest one; nothing to say before the first start."""
+    if not (Path(settings.paths.state_dir) / OUTBOX_FILE).exists():
+        return
+    try:
+        standing = perform(settings, "gallery.list")["standing"]
+    except KioskError as error:
+        yield Finding("gallery", "failed", error.message, error.hint)
+        return
+    if standing == AS_SAVED:
+        yield Finding("gallery", "ok", standing)
+        return
+    advice = "put the newest gallery back, or enrol and remove until it is right"
+    yield Finding("gallery", "failed", standing, advice)
 
 
 def _daemon(settings: Settings) -> Finding:

@@ -13,6 +13,9 @@ import msgspec
 from msgspec import Meta, Struct
 
 from kiosk.errors import ModelError
+from kiosk.wire.f2 import MAX_DIM, MIN_DIM
+from kiosk.wire.jsontext import quoted
+from kiosk.wire.message import SPACE, SPACE_EXPECTED
 
 Kind = Literal["embedder", "detector"]
 Precision = Literal["fp32", "int8"]
@@ -147,6 +150,16 @@ def _read(folder: Path) -> list[ModelEntry]:
     return [_entry(item, folder, f"{path}: model {number}") for number, item in enumerate(models)]
 
 
+def _check_sendable(listed: _Listed, where: str) -> None:
+    """What the wire cannot carry must fail here, not when the first person is recognised."""
+    if not SPACE.fullmatch(listed.space):
+        raise ModelError(f"{where}: space: expected {SPACE_EXPECTED}, got {quoted(listed.space)}")
+    if not MIN_DIM <= listed.dim <= MAX_DIM:
+        raise ModelError(
+            f"{where}: dim: expected {MIN_DIM}..{MAX_DIM} values of an embedder, got {listed.dim}"
+        )
+
+
 def _entry(item: Any, folder: Path, where: str) -> ModelEntry:
     try:
         listed = msgspec.convert(item, _Listed)
@@ -158,6 +171,7 @@ def _entry(item: Any, folder: Path, where: str) -> ModelEntry:
         missing += ["threshold"] if listed.threshold is None else []
         if missing:
             raise ModelError(f"{where}: embedder {listed.id} needs {', '.join(missing)}")
+        _check_sendable(listed, where)
     fields = {name: getattr(listed, name) for name in listed.__struct_fields__ if name != "file"}
     if listed.threshold is None:
         fields["threshold"] = 1.0

@@ -70,6 +70,11 @@ class FacePipeline:
         return self._embedder.space
 
     @property
+    def dim(self) -> int:
+        """The number of values of an embedding."""
+        return self._embedder.dim
+
+    @property
     def threshold(self) -> float:
         """The manifest's match threshold."""
         return self._embedder.threshold
