@@ -90,9 +90,9 @@ def _have_tools() -> None:
         return
     if os.geteuid() != 0:
         raise UnavailableError(f"missing, and only root can install: {' '.join(missing)}")
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    _run(["apt-get", "update", "-qq"], env=environment)
-    _run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing], env=environment)
+    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    _run(["apt-get", "update", "-qq"])
+    _run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing], env=quiet)
 
 
 def _run(command: list[str | Path], **options) -> str:
@@ -105,7 +105,12 @@ def _run(command: list[str | Path], **options) -> str:
 
 def _archive() -> str:
     """Where this host gets Debian from."""
-    found = _run(["apt-get", "indextargets", "--format", "$(REPO_URI)", "Origin: Debian"])
+    command = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Origin: Debian"]
+    found = _run(command)
+    if not found and os.geteuid() == 0:
+        # A machine that never asked its archive does not know the origin of its lists.
+        _run(["apt-get", "update", "-qq"])
+        found = _run(command)
     plain = [line for line in found.splitlines() if line and "security" not in line]
     if not plain:
         raise UnavailableError("a Debian archive expected in apt's sources, there is none")
