@@ -2,8 +2,8 @@
 
 import json
 import subprocess
-import sys
 import venv
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -76,14 +76,21 @@ class Ncnn:
         return np.array(self._ask("output"))
 
 
-def opened(stack, models: dict[str, onnx.ModelProto], values: np.ndarray, cache: Path):
-    """A peer for each model, closed with `stack`; none, and a line that says why, without ncnn."""
+def opened(
+    stack: ExitStack, models: dict[str, onnx.ModelProto], values: np.ndarray, cache: Path
+) -> dict[str, Ncnn]:
+    """A peer for each model that has answered once, closed with `stack`.
+
+    None of them, and a line that says why, where ncnn cannot be had or does not run.
+    """
+    peers = {}
     try:
         python = environment(cache)
+        for number, (name, model) in enumerate(models.items()):
+            folder = cache / "ncnn" / str(number)
+            peers[name] = stack.enter_context(Ncnn(python, model, values[0], folder))
+            peers[name].output()
     except (UnavailableError, OSError, subprocess.SubprocessError) as error:
-        print(f"ncnn: not measured: {error}", file=sys.stderr)
+        print(f"ncnn: not measured: {error}")
         return {}
-    return {
-        name: stack.enter_context(Ncnn(python, model, values[0], cache / "ncnn" / str(number)))
-        for number, (name, model) in enumerate(models.items())
-    }
+    return peers
