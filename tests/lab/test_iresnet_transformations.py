@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bench.iresnet import iresnet
-from kiosk.lab.equalise import equalised, streams
+from kiosk.lab.equalise import factors_of, streams, with_factors
 from kiosk.lab.fold import folded, with_pointwise_norms
 from kiosk.lab.graph import Net
 from kiosk.lab.prelu import as_blocked, as_four, as_max, with_slopes_below_one
@@ -40,7 +40,7 @@ def equalised_on(model, pictures):
         name: np.max([np.abs(run[i]).max(axis=(0, 2, 3)) for run in runs], axis=0)
         for i, name in enumerate(names)
     }
-    return equalised(model, ranges)[0]
+    return with_factors(model, factors_of(model, ranges))
 
 
 def lean(model):
