@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -54,8 +53,7 @@ def write_outcome(built: Built) -> dict[str, Any]:
     document: dict[str, Any] = {}
     if built.chosen is not None:
         plans = tuple(made.plan for made in built.variants if made.plan is not None)
-        parsed = {name: json.loads(data) for name, data in built.ranges.items()}
-        beside = ranges_document(built.found.factors, plans, parsed)
+        beside = ranges_document(built.found.factors, plans, built.ranges)
         document = record_document(built, built.chosen, hashlib.sha256(beside).hexdigest())
         write_bytes(out / RANGES_NAME, beside)
         write_bytes(out / CONFIG_NAME, as_yaml(document))

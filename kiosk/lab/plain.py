@@ -15,9 +15,8 @@ from kiosk.errors import UserError
 from kiosk.lab.calibrate import write_ranges
 from kiosk.lab.faces import FaceSet, read_folder
 from kiosk.lab.files import write_model
-from kiosk.lab.fold import folded
 from kiosk.lab.prelu import PART
-from kiosk.lab.prepare import ready
+from kiosk.lab.prepare import base_of, ready
 from kiosk.lab.progress import say
 from kiosk.lab.quantise import Recipe, in_int8, preprocessed, quantised, size_of
 from kiosk.lab.runner import inputs_of
@@ -62,7 +61,7 @@ def quantise_file(
     faces = None
     if recipe.method == "static" and calibration is not None:
         faces = read_folder(calibration, aligned=aligned, samples=samples)
-    model = ready(subject) if as_it_is else preprocessed(folded(ready(subject)))
+    model = ready(subject) if as_it_is else preprocessed(base_of(subject))
     _check_excluded(model, recipe)
     inputs = inputs_of(faces.faces, subject.input) if faces else [_noise(subject)]
     with tempfile.TemporaryDirectory() as scratch:

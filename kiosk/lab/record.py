@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -63,13 +64,13 @@ def versions() -> dict[str, str]:
 
 
 def ranges_document(
-    factors: dict[str, list[float]], plans: tuple[Plan, ...], ranges: dict[str, Path]
+    factors: dict[str, list[float]], plans: tuple[Plan, ...], ranges: Mapping[str, bytes]
 ) -> bytes:
     """The JSON beside the record: factors, corrections of each variant, calibrated ranges."""
     document = {
         "factors": factors,
         "corrections": {plan.variant: plan.corrections for plan in plans},
-        "ranges": {name: json.loads(path.read_text("utf-8")) for name, path in ranges.items()},
+        "ranges": {name: json.loads(data) for name, data in ranges.items()},
     }
     return json.dumps(document, separators=(",", ":"), sort_keys=True).encode()
 
