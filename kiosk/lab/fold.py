@@ -13,6 +13,7 @@ from onnx import helper
 from kiosk.lab.graph import FloatWeights, Net, attribute, is_pointwise
 
 _EPSILON = 1e-5
+_UNPADDED = {b"VALID", b"NOTSET"}
 
 
 def folded(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -22,10 +23,11 @@ def folded(model: onnx.ModelProto) -> onnx.ModelProto:
     zeros any more. A linear pair stays where one layer would cost more than the two.
     """
     net = Net(model)
+    # First: what does nothing would hide what lies beside each other.
+    _drop_identities(net)
     for node in net.nodes:
         if node.op_type == "BatchNormalization":
             _fold_backward(net, node) or _fold_forward(net, node)
-    _drop_identities(net)
     for node in net.nodes:
         if node.op_type == "Conv":
             _fold_pair(net, node)
@@ -97,6 +99,8 @@ def _fold_forward(net: Net, node: onnx.NodeProto) -> bool:
         flat, after = after, net.sole_reader(after.output[0])
         if after is None or after.op_type != "Gemm" or flat.input[0] != node.output[0]:
             return False
+        if not net.is_constant(after.input[1]) or not _keeps_channels_together(net, flat):
+            return False
         each = net.value(after.input[1]).shape[attribute(after, "transB", 0)] // scale.size
         if not _is_plain(after) or not net.owns_weights(after):
             return False
@@ -109,9 +113,18 @@ def _fold_forward(net: Net, node: onnx.NodeProto) -> bool:
     return True
 
 
+def _keeps_channels_together(net: Net, flat: onnx.NodeProto) -> bool:
+    """Whether a node makes one row of each picture, channel after channel."""
+    if flat.op_type == "Flatten":
+        return attribute(flat, "axis", 1) == 1
+    shapes = net.shapes()
+    before, after = (shapes.get(name, ()) for name in (flat.input[0], flat.output[0]))
+    return len(after) == 2 and all(before[1:]) and after[1] == int(np.prod(before[1:]))
+
+
 def _absorbs(net: Net, convolution: onnx.NodeProto) -> bool:
     pads = next((a.ints for a in convolution.attribute if a.name == "pads"), ())
-    automatic = any(a.name == "auto_pad" and a.s != b"VALID" for a in convolution.attribute)
+    automatic = any(a.name == "auto_pad" and a.s not in _UNPADDED for a in convolution.attribute)
     alone = attribute(convolution, "group", 1) == 1
     return not any(pads) and not automatic and alone and net.owns_weights(convolution)
 
@@ -161,7 +174,8 @@ def _bypass(net: Net, node: onnx.NodeProto) -> None:
 def _drop_identities(net: Net) -> None:
     """Identity, and Dropout at inference, do nothing."""
     for node in net.nodes:
-        idle = node.op_type in {"Identity", "Dropout"} and len(node.output) == 1
+        masked = any(name in net.read or name in net.outputs for name in node.output[1:])
+        idle = node.op_type in {"Identity", "Dropout"} and not masked
         if idle and node.output[0] not in net.outputs and node.output[0] in net.read:
             _bypass(net, node)
 
@@ -169,7 +183,7 @@ def _drop_identities(net: Net) -> None:
 def _fold_pair(net: Net, first: onnx.NodeProto) -> None:
     """first then second, both 1x1: one matrix, if it has no more weights than the two."""
     second = net.sole_reader(first.output[0])
-    if second is None or not (is_pointwise(net, first) and _is_pointwise_reader(net, second)):
+    if second is None or not (is_pointwise(net, first) and is_pointwise(net, second)):
         return
     if not (net.owns_weights(first) and net.owns_weights(second)):
         return
@@ -178,11 +192,7 @@ def _fold_pair(net: Net, first: onnx.NodeProto) -> None:
     if inputs * outputs > inner * (inputs + outputs):
         return
     matrix = two[:, :, 0, 0]
-    if len(first.input) > 2:
+    if len(first.input) > 2 and first.input[2]:
         _add_bias(net, second, matrix @ net.value(first.input[2]).astype(np.float64))
     net.replace(second.input[1], (matrix @ one[:, :, 0, 0]).reshape(outputs, inputs, 1, 1))
     _bypass(net, first)
-
-
-def _is_pointwise_reader(net: Net, node: onnx.NodeProto) -> bool:
-    return node.op_type == "Conv" and net.is_constant(node.input[1]) and is_pointwise(net, node)

@@ -97,7 +97,9 @@ class Net:
                 continue
             values = self.value(name).astype(np.float64)
             along = factor.reshape(-1, *(1,) * (values.ndim - 1))
-            if node.op_type == "Gemm" and values.ndim == 2 and not attribute(node, "transB", 0):
+            # A Gemm's outputs lie along the last axis, but for weights that are turned.
+            turned = name == node.input[1] and attribute(node, "transB", 0)
+            if node.op_type == "Gemm" and values.ndim == 2 and not turned:
                 along = factor.reshape(1, -1)
             self.replace(name, values * along)
 
@@ -110,6 +112,14 @@ class Net:
             return
         by_group = np.repeat(factor.reshape(group, -1), weights.shape[0] // group, axis=0)
         self.replace(node.input[1], weights * by_group[:, :, None, None])
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of tensors as far as they can be told; 0 is a free dimension."""
+        graph = onnx.shape_inference.infer_shapes(self.model).graph
+        return {
+            value.name: tuple(d.dim_value for d in value.type.tensor_type.shape.dim)
+            for value in (*graph.input, *graph.value_info, *graph.output)
+        }
 
     def finish(self, nodes: Sequence[onnx.NodeProto] | None = None) -> onnx.ModelProto:
         """The edited model with `nodes` (its own when None), without constants nobody reads.
@@ -152,13 +162,18 @@ def integers(node: onnx.NodeProto, name: str) -> tuple[int, ...]:
 
 def is_depthwise(net: Net, node: onnx.NodeProto) -> bool:
     """Whether each output channel of a convolution sees one input channel only."""
-    return node.op_type == "Conv" and net.value(node.input[1]).shape[1] == 1
+    return (
+        node.op_type == "Conv"
+        and net.is_constant(node.input[1])
+        and net.value(node.input[1]).shape[1] == 1
+    )
 
 
 def is_pointwise(net: Net, node: onnx.NodeProto) -> bool:
     """Whether a convolution is one matrix for every pixel: 1x1, stride 1, no padding, one group."""
     return (
         node.op_type == "Conv"
+        and net.is_constant(node.input[1])
         and net.value(node.input[1]).shape[2:] == (1, 1)
         and attribute(node, "group", 1) == 1
         and set(integers(node, "strides")) <= {1}
