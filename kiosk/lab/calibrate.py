@@ -62,8 +62,28 @@ def write_ranges(
     percentile: float,
     op_types: Sequence[str],
 ) -> None:
-    """The least and greatest value of every tensor of `op_types`, as a file for the quantiser."""
+    """The least and greatest value of every tensor of `op_types`, as a file for the quantiser.
+
+    Raises ModelError when no range can be had of these inputs.
+    """
     options: dict[str, Any] = {"percentile": percentile} if method == "Percentile" else {}
+    try:
+        _write_ranges(model, inputs, target, CalibrationMethod[method], options, op_types)
+    # A calibrator raises whatever its parts raise.
+    except Exception as error:
+        raise ModelError(
+            f"onnxruntime's calibration ({method}) of {len(inputs)} inputs failed: {error}"
+        ) from error
+
+
+def _write_ranges(
+    model: onnx.ModelProto,
+    inputs: Sequence[FloatArray],
+    target: Path,
+    method: CalibrationMethod,
+    options: dict[str, Any],
+    op_types: Sequence[str],
+) -> None:
     reader = FaceReader(model.graph.input[0].name, inputs)
     with tempfile.TemporaryDirectory() as scratch:
         source, augmented = Path(scratch) / "model.onnx", Path(scratch) / "augmented.onnx"
@@ -72,11 +92,11 @@ def write_ranges(
             source,
             list(op_types),
             augmented_model_path=str(augmented),
-            calibrate_method=CalibrationMethod[method],
+            calibrate_method=method,
             extra_options=options,
         )
         starts = range(0, len(inputs), _AT_ONCE)
-        for start in track(starts, f"calibrating ({method})"):
+        for start in track(starts, f"calibrating ({method.name})"):
             reader.set_range(start, start + _AT_ONCE)
             with contextlib.redirect_stdout(io.StringIO()):
                 calibrator.collect_data(reader)
@@ -97,6 +117,9 @@ def channel_ranges(
 ) -> dict[str, NDArray[np.float32]]:
     """The largest magnitude of each channel of these tensors, float32 (channels,)."""
     names = list(tensors)
+    # Asked for no output, onnxruntime would give all of them.
+    if not names:
+        return {}
     session = session_of(exposing(model, names))
     largest: dict[str, NDArray[np.float32]] = {}
     for outputs in track_outputs(session, inputs, names, "ranges of channels"):
@@ -111,6 +134,8 @@ def channel_means(
     model: onnx.ModelProto, inputs: Sequence[FloatArray], tensors: Sequence[str]
 ) -> dict[str, NDArray[np.float64]]:
     """The mean of each channel of these tensors over all inputs, float64 (channels,)."""
+    if not tensors:
+        return {}
     session = session_of(exposing(model, tensors), arithmetic="reference")
     total: dict[str, NDArray[np.float64]] = {}
     for outputs in outputs_over(session, inputs, list(tensors)):

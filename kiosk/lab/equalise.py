@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from kiosk.lab.graph import FloatWeights, Net, is_depthwise
+from kiosk.lab.graph import FloatWeights, Net, attribute, is_depthwise
 
 _HOMOGENEOUS = {"PRelu", "Relu", "LeakyRelu", "MaxPool", "AveragePool", "GlobalAveragePool", "Add"}
 _SCALABLE = {"Conv", "BatchNormalization"}
@@ -148,10 +148,9 @@ def _reading(net: Net, node: onnx.NodeProto) -> FloatWeights:
     weights = np.abs(net.value(node.input[1]).astype(np.float64))
     if node.op_type == "BatchNormalization":
         return weights
-    if is_depthwise(net, node):
-        groups = next((a.i for a in node.attribute if a.name == "group"), 1)
-        return np.asarray(weights.reshape(groups, -1).max(axis=1))
-    return np.asarray(weights.max(axis=(0, 2, 3)))
+    groups = attribute(node, "group", 1)
+    by_group = weights.reshape(groups, -1, *weights.shape[1:])
+    return np.asarray(by_group.max(axis=(1, 3, 4)).reshape(-1))
 
 
 def _scale_output(net: Net, node: onnx.NodeProto, factor: FloatWeights) -> None:

@@ -6,8 +6,8 @@ import contextlib
 import io
 import logging
 import tempfile
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -66,11 +66,15 @@ def recipe_ranges_name(recipe: Recipe) -> str:
 
 
 def recipe_from(document: dict[str, Any]) -> Recipe:
-    """The recipe of a document; ModelError for one that is none."""
+    """The recipe of a document; ModelError, with the place, for one that is none."""
     try:
-        return msgspec.convert(document, Recipe)
+        recipe = msgspec.convert(document, Recipe)
     except msgspec.ValidationError as error:
         raise ModelError(f"a recipe of quantisation expected, got: {error}") from error
+    unknown = sorted(set(document) - {field.name for field in fields(Recipe)})
+    if unknown:
+        raise ModelError(f"a recipe of quantisation expected, it has no key - at `$.{unknown[0]}`")
+    return recipe
 
 
 def quantised(model: onnx.ModelProto, recipe: Recipe, ranges: Path | None) -> onnx.ModelProto:
@@ -78,12 +82,14 @@ def quantised(model: onnx.ModelProto, recipe: Recipe, ranges: Path | None) -> on
 
     Raises ModelError when the quantiser fails, or makes a weight that ARM's kernels overflow on.
     """
+    if recipe.method == "static" and (ranges is None or not ranges.is_file()):
+        raise ModelError(f"calibrated ranges expected at {ranges}, nothing is there")
     with tempfile.TemporaryDirectory() as scratch, _quietly():
         source, target = Path(scratch) / "model.onnx", Path(scratch) / "quantised.onnx"
         onnx.save(model, source)
         try:
             if recipe.method == "dynamic":
-                _dynamic(source, target, recipe)
+                _dynamic(source, target, recipe, model.graph.node)
             else:
                 _static(source, target, recipe, ranges)
         # The quantiser raises whatever its parts raise.
@@ -94,21 +100,29 @@ def quantised(model: onnx.ModelProto, recipe: Recipe, ranges: Path | None) -> on
     return result
 
 
-def _dynamic(source: Path, target: Path, recipe: Recipe) -> None:
+def _dynamic(source: Path, target: Path, recipe: Recipe, nodes: Sequence[onnx.NodeProto]) -> None:
+    types = set(recipe.op_types)
+    # The quantiser makes a MatMul of each Gemm first, under another name.
+    exclude = {*recipe.exclude, *(f"{name}_MatMul" for name in recipe.exclude)}
+    if "Gemm" not in types:
+        exclude |= {f"{node.name}_MatMul" for node in nodes if node.op_type == "Gemm"}
+    elif "MatMul" not in types:
+        exclude |= {node.name for node in nodes if node.op_type == "MatMul"}
+        types.add("MatMul")
     quantize_dynamic(
         source,
         target,
-        op_types_to_quantize=list(recipe.op_types),
+        op_types_to_quantize=sorted(types),
         per_channel=recipe.per_channel,
         reduce_range=recipe.reduce_range,
         weight_type=_TYPES[recipe.weights],
-        nodes_to_exclude=list(recipe.exclude),
+        nodes_to_exclude=sorted(exclude),
     )
 
 
 def _static(source: Path, target: Path, recipe: Recipe, ranges: Path | None) -> None:
-    if ranges is None or not ranges.is_file():
-        raise ModelError(f"calibrated ranges expected at {ranges}, nothing is there")
+    # Per channel, QLinearConv's weights are signed whatever is asked for.
+    signed = recipe.weights == "S8" or (recipe.format == "QOperator" and recipe.per_channel)
     quantize_static(
         source,
         target,
@@ -124,7 +138,7 @@ def _static(source: Path, target: Path, recipe: Recipe, ranges: Path | None) -> 
         calibration_cache_path=ranges,
         extra_options={
             "ActivationSymmetric": recipe.activations == "S8",
-            "WeightSymmetric": recipe.weights == "S8",
+            "WeightSymmetric": signed,
         },
     )
 
