@@ -29,15 +29,15 @@ def corrections(
     work = onnx.ModelProto()
     work.CopyFrom(quantised)
     net = Net(work)
-    layers = [node for node in net.convolutions() if _bias_source(net, node) is not None]
-    names = [node.output[0] for node in layers]
-    expected = channel_means(model, inputs, names)
+    plain = _layers(model, net)
+    layers = [node for node in net.convolutions() if node.name in plain]
+    expected = channel_means(model, inputs, [plain[node.name] for node in layers])
     weights = {tensor.name: tensor for tensor in work.graph.initializer}
     found: Corrections = {}
     for node in track(layers, "correcting biases"):
-        name = node.output[0]
-        part = up_to(work, name)
-        move = expected[name] - channel_means(part, inputs, [name])[name]
+        name, result = plain[node.name], node.output[0]
+        part = up_to(work, result)
+        move = expected[name] - channel_means(part, inputs, [result])[result]
         source = _bias_source(net, node)
         if source is None:
             continue
@@ -55,8 +55,30 @@ def corrected(model: onnx.ModelProto, moves: Mapping[str, Sequence[float]]) -> o
     for node in net.convolutions():
         if node.output[0] in moves and len(node.input) > 2:
             bias = net.value(node.input[2]).astype(np.float64)
-            net.replace(node.input[2], bias + np.array(moves[node.output[0]]))
+            moved = bias + np.array(moves[node.output[0]])
+            if len(net.read[node.input[2]]) == 1:
+                net.replace(node.input[2], moved)
+            else:
+                node.input[2] = net.add(f"{node.output[0]}_corrected_bias", moved)
+                net.index()
     return net.finish()
+
+
+def _layers(model: onnx.ModelProto, quantised: Net) -> dict[str, str]:
+    """What each layer with an 8-bit bias gives in FP32, by the name of its node.
+
+    The quantiser renames the result of a layer that is the graph's own output. A layer that it
+    made one with the Relu after it is left out: what it gives before that cannot be seen.
+    """
+    net = Net(model)
+    given = {node.name: node.output[0] for node in net.convolutions()}
+    return {
+        node.name: given[node.name]
+        for node in quantised.convolutions()
+        if node.name in given
+        and _bias_source(quantised, node) is not None
+        and (given[node.name] == node.output[0] or given[node.name] in net.outputs)
+    }
 
 
 def _bias_source(net: Net, node: onnx.NodeProto) -> tuple[str, str] | None:

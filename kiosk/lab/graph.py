@@ -13,7 +13,7 @@ from kiosk.errors import ModelError
 
 FloatWeights = NDArray[np.floating]
 
-_CONVOLUTIONS = ("Conv", "Gemm")
+_WEIGHTED = ("Conv", "Gemm", "MatMul")
 
 
 class Net:
@@ -88,7 +88,7 @@ class Net:
 
     def convolutions(self) -> list[onnx.NodeProto]:
         """The nodes that multiply by weights, in order."""
-        return [node for node in self.graph.node if node.op_type in _CONVOLUTIONS]
+        return [node for node in self.graph.node if node.op_type in _WEIGHTED]
 
     def scale_rows(self, node: onnx.NodeProto, factor: FloatWeights) -> None:
         """Multiply what a convolution gives by `factor`, one for each output channel."""

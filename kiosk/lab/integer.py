@@ -22,7 +22,8 @@ _PER_ELEMENT = {"Mul", "Max", "Add", "Relu", "QuantizeLinear", "DequantizeLinear
 def with_float_sums(qdq: onnx.ModelProto) -> onnx.ModelProto:
     """A QDQ graph without the 8-bit step between a 1x1 convolution and float operators.
 
-    What `in_integers` computes, in operators of the standard: the graph to judge it by.
+    What `in_integers` computes, in operators of the standard: the graph to judge it by. An Add
+    whose result is rounded is taken for one in 8 bits: the recipe must not leave Adds out.
     """
     net = Net(qdq)
     for node in net.nodes:
@@ -111,6 +112,8 @@ class _Lowering:
                 self._per_element(node)
             else:
                 self._other(node)
+        for name in sorted(self._net.outputs & self._last):
+            self._give_back(name)
         if not any(opset.domain == _CONTRIB for opset in self._net.model.opset_import):
             self._net.model.opset_import.append(helper.make_opsetid(_CONTRIB, 1))
         return self._net.finish(self._nodes)
@@ -130,9 +133,8 @@ class _Lowering:
     def _convolution(self, node: onnx.NodeProto) -> None:
         weights = self._net.value(node.input[3])
         reader = self._net.sole_reader(node.output[0])
-        into_float = reader is not None and reader.op_type == "DequantizeLinear"
         source = self._channels_last(node.input[0])
-        if reader is not None and into_float and _is_one_by_one(weights, node):
+        if reader is not None and self._into_float(reader) and _is_one_by_one(weights, node):
             self._matrix(node, source, reader)
             return
         attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
@@ -147,6 +149,10 @@ class _Lowering:
                 **attributes,
             )
         )
+
+    def _into_float(self, reader: onnx.NodeProto) -> bool:
+        """Whether a layer's result goes on in float; the graph's own output keeps its rounding."""
+        return reader.op_type == "DequantizeLinear" and reader.output[0] not in self._net.outputs
 
     def _matrix(self, node: onnx.NodeProto, source: str, dequantise: onnx.NodeProto) -> None:
         net = self._net
@@ -191,7 +197,8 @@ class _Lowering:
         if not name or self._net.value(name).ndim == 0:
             return name
         values = self._net.value(name)
-        if values.size != values.shape[-3 if values.ndim > 2 else 0]:
+        # Fewer than three axes lie along columns and rows, not along channels.
+        if values.size != (values.shape[-3] if values.ndim > 2 else 1):
             raise ModelError(f"one value for each channel expected in {node.name}, got {name}")
         if name not in self._columns:
             self._columns[name] = self._net.add(f"{name}_column", values.reshape(-1))
@@ -215,6 +222,16 @@ class _Lowering:
         copy.CopyFrom(node)
         copy.input[:] = inputs
         self._nodes.append(copy)
+
+    def _give_back(self, name: str) -> None:
+        """An output of the graph has its channels first, as in the graph that it was made of."""
+        turned = f"{name}_channels_last"
+        for node in self._nodes:
+            node.input[:] = [turned if n == name else n for n in node.input]
+            node.output[:] = [turned if n == name else n for n in node.output]
+        self._nodes.append(
+            helper.make_node("Transpose", [turned], [name], name=turned, perm=[0, 3, 1, 2])
+        )
 
     def _put(self, node: onnx.NodeProto) -> None:
         self._last.update(node.output)

@@ -42,6 +42,7 @@ def ready(subject: Subject) -> onnx.ModelProto:
     model.graph.input.extend(inputs)
     model.ir_version = max(model.ir_version, 8)
     _rename_what_clashes(model)
+    _name_nodes(model)
     if subject.opset >= LEAST_OPSET:
         return model
     try:
@@ -55,6 +56,17 @@ def ready(subject: Subject) -> onnx.ModelProto:
         ) from error
     same_or_refuse(subject, newer, f"converting opset {subject.opset} to {LEAST_OPSET}")
     return newer
+
+
+def _name_nodes(model: onnx.ModelProto) -> None:
+    """Layers are told apart, and excluded, by the names of nodes: each has one of its own."""
+    seen: set[str] = set()
+    for number, node in enumerate(model.graph.node):
+        if not node.name or node.name in seen:
+            node.name = f"{node.op_type}_{node.output[0]}"
+        if node.name in seen:
+            node.name = f"{node.name}_{number}"
+        seen.add(node.name)
 
 
 def _rename_what_clashes(model: onnx.ModelProto) -> None:

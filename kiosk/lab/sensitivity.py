@@ -35,6 +35,8 @@ def layer_errors(
     weights and its output rounded) with a switch between the two: nothing is quantised again.
     """
     joined, layers = _with_switches(model, quantised)
+    if not layers:
+        return []
     session = session_of(joined, arithmetic="reference")
     picture, output = model.graph.input[0].name, model.graph.output[0].name
 
@@ -56,6 +58,13 @@ def layer_errors(
     return sorted(errors, key=lambda error: -error.error)
 
 
+def _has_8_bit_weights(net: Net, node: onnx.NodeProto) -> bool:
+    maker = net.made.get(node.input[1])
+    if maker is None or maker.op_type != "DequantizeLinear":
+        return False
+    return net.is_constant(maker.input[0])
+
+
 def _with_switches(
     model: onnx.ModelProto, quantised: onnx.ModelProto
 ) -> tuple[onnx.ModelProto, list[str]]:
@@ -64,8 +73,7 @@ def _with_switches(
     shadows = {
         node.name: _Shadow(net, plain, node)
         for node in net.convolutions()
-        if net.made.get(node.input[1]) is not None
-        and net.made[node.input[1]].op_type == "DequantizeLinear"
+        if _has_8_bit_weights(net, node)
     }
     layers = list(shadows)
     names = [f"{_SHADOW}switch_{index}" for index in range(len(layers))]

@@ -86,11 +86,10 @@ class Sketch:
         return model if shape else onnx.shape_inference.infer_shapes(model)
 
 
-def mobile_sketch(seed=0, dim=64, *, biggest=1.0, outlier=1.0):
+def mobile_sketch(seed=0, dim=64, *, biggest=1.0):
     """1x1, depthwise and 3x3 layers, PReLU, a residual Add, Flatten and Gemm; 64 values.
 
-    `biggest` spreads the channels of each layer up to so much apart; `outlier` multiplies one
-    channel of the layer `wide`.
+    `biggest` spreads the channels of each layer up to so much apart.
     """
     sketch = Sketch(seed)
     x = sketch.conv("image", "stem", (8, 3), stride=8)
@@ -106,7 +105,6 @@ def mobile_sketch(seed=0, dim=64, *, biggest=1.0, outlier=1.0):
     if biggest != 1.0:
         for name in ("stem", "wide", "deep", "down"):
             _spread(sketch, name, biggest)
-    sketch.constants["wide_weight"][3] *= outlier
     return sketch
 
 
