@@ -13,7 +13,7 @@ import onnx
 
 from kiosk.errors import KioskError, ModelError
 from kiosk.lab.quantise import check_weights, to_bytes
-from kiosk.lab.runner import session_of
+from kiosk.lab.runner import outputs_over, session_of
 from kiosk.types import FloatArray
 
 
@@ -30,13 +30,15 @@ def write_bytes(path: Path, data: bytes) -> None:
         temporary.chmod(0o644)
         temporary.replace(path)
     except OSError as error:
-        if temporary is not None:
-            with contextlib.suppress(FileNotFoundError):
-                temporary.unlink()
         raise KioskError(
             f"{path}: {len(data)} bytes to write, {error.strerror or error}",
             hint="make room or name another folder; nothing was left half-written",
         ) from error
+    finally:
+        # Gone already when it has its final name.
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
 
 
 def write_model(path: Path, model: onnx.ModelProto, inputs: Sequence[FloatArray]) -> bytes:
@@ -46,11 +48,8 @@ def write_model(path: Path, model: onnx.ModelProto, inputs: Sequence[FloatArray]
     """
     check_weights(model)
     data = to_bytes(model)
-    session = session_of(data)
-    name = session.get_inputs()[0].name
-    for values in inputs:
-        output = session.run(None, {name: values})[0]
-        if not np.isfinite(output).all():
+    for outputs in outputs_over(session_of(data), inputs):
+        if not np.isfinite(outputs[0]).all():
             raise ModelError(f"{path.name}: finite embeddings expected, it gives others")
     write_bytes(path, data)
     return data

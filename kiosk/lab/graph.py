@@ -124,7 +124,7 @@ class Net:
     def finish(self, nodes: Sequence[onnx.NodeProto] | None = None) -> onnx.ModelProto:
         """The edited model with `nodes` (its own when None), without constants nobody reads.
 
-        Raises onnx.checker.ValidationError when the result is no model.
+        Raises ModelError when the result is no valid model.
         """
         kept = self.nodes if nodes is None else list(nodes)
         used = {name for node in kept for name in node.input}
@@ -141,7 +141,11 @@ class Net:
             ir_version=self.model.ir_version,
             producer_name=self.model.producer_name,
         )
-        onnx.checker.check_model(result, full_check=True)
+        try:
+            onnx.checker.check_model(result, full_check=True)
+        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ModelError(f"a valid ONNX graph expected: {reason}") from error
         return result
 
     def _put(self, nodes: Sequence[onnx.NodeProto]) -> None:

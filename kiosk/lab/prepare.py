@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -12,7 +13,7 @@ from kiosk.errors import ModelError
 from kiosk.lab.equalise import with_factors
 from kiosk.lab.fold import folded, with_pointwise_norms
 from kiosk.lab.prelu import as_blocked, as_four, as_max, with_slopes_below_one
-from kiosk.lab.runner import session_of
+from kiosk.lab.runner import outputs_over, session_of
 from kiosk.lab.subject import Subject
 
 # Scales for each channel need it: on older graphs onnxruntime's quantiser writes a file that its
@@ -90,10 +91,11 @@ def same_or_refuse(subject: Subject, changed: onnx.ModelProto, what: str) -> Non
         shape = [spec.batch or 1, spec.height, spec.width, 3]
     values = np.random.default_rng(0).uniform(-1.0, 1.0, shape).astype(np.float32)
     values = (values * 127.5 + 127.5 - spec.mean) * spec.scale
-    before, after = (
-        session_of(model).run([subject.output_name], {subject.input_name: values})[0][0].reshape(-1)
-        for model in (subject.proto, changed)
-    )
+    with _named(subject):
+        before, after = (
+            next(outputs_over(session_of(model), [values], [subject.output_name]))[0][0].reshape(-1)
+            for model in (subject.proto, changed)
+        )
     scale = max(float(np.linalg.norm(before)), 1e-12)
     apart = float(np.abs(after - before).max()) / scale
     if not apart <= TOLERANCE:
@@ -103,9 +105,21 @@ def same_or_refuse(subject: Subject, changed: onnx.ModelProto, what: str) -> Non
         )
 
 
+@contextlib.contextmanager
+def _named(subject: Subject) -> Iterator[None]:
+    """A ModelError about a graph says which file the graph is of."""
+    try:
+        yield
+    except ModelError as error:
+        if str(subject.path) in error.message:
+            raise
+        raise ModelError(f"{subject.path}: {error.message}", hint=error.hint) from error
+
+
 def base_of(subject: Subject) -> onnx.ModelProto:
     """The FP32 graph that equalisation works on: folded, slopes above one turned below."""
-    model = with_slopes_below_one(with_pointwise_norms(folded(ready(subject))))
+    with _named(subject):
+        model = with_slopes_below_one(with_pointwise_norms(folded(ready(subject))))
     same_or_refuse(subject, model, "folding and turning slopes")
     return model
 
@@ -126,10 +140,9 @@ FLOAT_FORMS: dict[str, Callable[[onnx.ModelProto], onnx.ModelProto]] = {
 
 def float_forms(subject: Subject) -> dict[str, onnx.ModelProto]:
     """The folded FP32 graph in every form of PReLU, checked to be exact."""
-    model = folded(ready(subject))
-    forms = {}
-    for name, rewrite in FLOAT_FORMS.items():
-        form = rewrite(model)
+    with _named(subject):
+        model = folded(ready(subject))
+        forms = {name: rewrite(model) for name, rewrite in FLOAT_FORMS.items()}
+    for name, form in forms.items():
         same_or_refuse(subject, form, f"the form {name}")
-        forms[name] = form
     return forms

@@ -73,10 +73,18 @@ def session_of(
 def outputs_over(
     session: ort.InferenceSession, inputs: Iterable[FloatArray], names: list[str] | None = None
 ) -> Iterator[list[NDArray[np.float32]]]:
-    """The named outputs (all when None) for each input in turn."""
+    """The named outputs (all when None) for each input in turn; ModelError when it fails."""
     name = session.get_inputs()[0].name
     for values in inputs:
-        yield session.run(names, {name: values})
+        try:
+            outputs = session.run(names, {name: values})
+        # onnxruntime's exceptions have no public base class of their own.
+        except Exception as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ModelError(
+                f"onnxruntime {ort.__version__} cannot run the graph: {reason}"
+            ) from error
+        yield outputs
 
 
 def embeddings(

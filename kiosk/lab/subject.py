@@ -75,7 +75,7 @@ def read_subject(path: Path, feeding: Feeding | None = None) -> Subject:
     digest = hashlib.sha256(data).hexdigest()
     known = {entry.sha256: entry for entry in load_manifest().entries}.get(digest)
     layout, width, height, batch, input_name = _input(path, proto)
-    output_name, dim = _output(path, proto)
+    output_name, dim = _output(path, proto, batch)
     if known is not None and known.kind == "embedder":
         spec, space = known.input, known.space
     else:
@@ -134,17 +134,20 @@ def _input(
     return layout, 112, 112, shape[0] or 0, inputs[0].name
 
 
-def _output(path: Path, proto: onnx.ModelProto) -> tuple[str, int]:
+def _output(path: Path, proto: onnx.ModelProto, batch: int) -> tuple[str, int]:
     outputs = list(proto.graph.output)
     if len(outputs) != 1:
         names = ", ".join(value.name for value in outputs)
         raise ModelError(f"{path}: one embedding as output expected, got {len(outputs)} ({names})")
     shape = _shape(outputs[0])
-    dim = shape[-1] if shape else None
+    dim = shape[-1] if len(shape) > 1 else None
     rest = [size for size in shape[1:-1] if size not in {1, None}]
+    rest += [size for size in shape[:1] if size is not None and size != (batch or size)]
+    if outputs[0].type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
+        dim = None
     if dim is None or rest or not _LEAST_DIM <= dim <= _MOST_DIM:
         raise ModelError(
-            f"{path}: one embedding of {_LEAST_DIM} to {_MOST_DIM} values expected,"
+            f"{path}: one embedding of {_LEAST_DIM} to {_MOST_DIM} float values expected for a face,"
             f" the output {outputs[0].name} has the shape {shape}"
         )
     return outputs[0].name, dim
