@@ -46,14 +46,19 @@ def judged_graph(graph: onnx.ModelProto, plan: Plan, ranges: Path) -> onnx.Model
     return with_float_sums(result) if plan.form == "nhwc" else result
 
 
+def shipped_graph(graph: onnx.ModelProto, plan: Plan, ranges: Path) -> onnx.ModelProto:
+    """The graph that the plan's file holds; ModelError when this one has no such form."""
+    if plan.form == "qdq":
+        return judged_graph(graph, plan, ranges)
+    recipe = replace(plan.recipe, format="QOperator")
+    return in_integers(quantised(corrected(graph, plan.corrections), recipe, ranges))
+
+
 def assemble(
     base: onnx.ModelProto, factors: Mapping[str, Sequence[float]], plan: Plan, ranges: Path
 ) -> Assembled:
     """Quantise by the plan; ModelError when the graph has no such form."""
     graph = float_graph(base, factors)
     judged = judged_graph(graph, plan, ranges)
-    if plan.form == "qdq":
-        return Assembled(judged, judged)
-    recipe = replace(plan.recipe, format="QOperator")
-    integers = in_integers(quantised(corrected(graph, plan.corrections), recipe, ranges))
-    return Assembled(judged, integers)
+    shipped = judged if plan.form == "qdq" else shipped_graph(graph, plan, ranges)
+    return Assembled(judged, shipped)

@@ -89,13 +89,13 @@ def read_record(path: Path) -> Record:
     document = _mapping(path, _load_yaml(path))
     try:
         source, listed, beside = document["source"], document["files"], document["ranges"]
-        sidecar = path.parent / str(beside["file"])
+        sidecar = path.parent / _file_name(path, beside["file"])
         data = _read(sidecar)
         digest = hashlib.sha256(data).hexdigest()
         if digest != beside["sha256"]:
             raise UserError(f"{sidecar}: SHA-256 {beside['sha256']} expected, got {digest}")
         made = json.loads(data)
-        remakes = tuple(_remake(item, made["corrections"]) for item in listed)
+        remakes = tuple(_remake(path, item, made["corrections"]) for item in listed)
         return Record(
             str(source["file"]), str(source["sha256"]), remakes, made["factors"], made["ranges"]
         )
@@ -106,15 +106,22 @@ def read_record(path: Path) -> Record:
         ) from error
 
 
-def _remake(item: dict[str, Any], corrections: dict[str, Corrections]) -> Remake:
-    form = item["form"]
+def _file_name(path: Path, name: Any) -> str:
+    """The name of a file in a folder: a record from elsewhere reaches nothing else."""
+    if not isinstance(name, str) or name in {"", ".", ".."} or Path(name).name != name:
+        raise UserError(f"{path}: the name of a file expected, without a folder, got {name!r}")
+    return name
+
+
+def _remake(path: Path, item: dict[str, Any], corrections: dict[str, Corrections]) -> Remake:
+    form, file = item["form"], _file_name(path, item["file"])
     if "recipe" not in item:
-        return Remake(str(item["file"]), str(item["sha256"]), str(form), None)
+        return Remake(file, str(item["sha256"]), str(form), None)
     written: Form = "nhwc" if form == "nhwc" else "qdq"
     recipe = recipe_from(item["recipe"])
     plan = Plan(written, recipe, {})
     plan = Plan(written, recipe, corrections[plan.variant])
-    return Remake(str(item["file"]), str(item["sha256"]), None, plan)
+    return Remake(file, str(item["sha256"]), None, plan)
 
 
 def _load_yaml(path: Path) -> Any:

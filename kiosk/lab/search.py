@@ -15,7 +15,7 @@ import onnx
 
 from kiosk.errors import ModelError
 from kiosk.lab.agreement import agreement
-from kiosk.lab.assemble import Form, Plan, judged_graph
+from kiosk.lab.assemble import Form, Plan, judged_graph, shipped_graph
 from kiosk.lab.bias import Corrections, corrections
 from kiosk.lab.calibrate import Method, channel_ranges, write_ranges
 from kiosk.lab.equalise import factors_of, streams
@@ -107,6 +107,11 @@ class Search:
         held = people.every(_TUNING_SHARE)
         self._tuning = _thinned([i for i in range(len(faces)) if i in held], _TUNING_MOST)
         self._fit = [values for i, values in enumerate(self._inputs) if i not in held]
+        if not self._fit:
+            raise ModelError(
+                "two faces or more expected to calibrate and to judge with, got one",
+                hint="better 100 to 1000, in a folder for each person",
+            )
         self._reference = self._embed(base, reference=False)
         self._tries: list[Tried] = []
 
@@ -200,8 +205,18 @@ class Search:
             kept = tuple(error.layer for error in errors[:count])
             plan = Plan(form, replace(recipe, exclude=(*recipe.exclude, *kept)), {})
             if self._try(graph, plan, "fit").passes:
-                return self._pruned(graph, plan, kept)
+                found = self._pruned(graph, plan, kept)
+                return found if self._has_form(graph, found) else None
         return None
+
+    def _has_form(self, graph: onnx.ModelProto, plan: Plan) -> bool:
+        """Whether the plan's file can be made: not every graph has an integer form."""
+        try:
+            shipped_graph(graph, plan, self._range_file(graph, self._fit, plan.recipe))
+        except ModelError as error:
+            say(f"{_name(plan)}: left out, {error.message}")
+            return False
+        return True
 
     def _pruned(self, graph: onnx.ModelProto, plan: Plan, kept: Sequence[str]) -> Plan:
         """Without those layers in FP32 that the gate does not need after all."""
