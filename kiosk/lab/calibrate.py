@@ -68,7 +68,14 @@ def write_ranges(
     """
     options: dict[str, Any] = {"percentile": percentile} if method == "Percentile" else {}
     try:
-        _write_ranges(model, inputs, target, CalibrationMethod[method], options, op_types)
+        _write_ranges(
+            model,
+            inputs,
+            target,
+            method=CalibrationMethod[method],
+            options=options,
+            op_types=op_types,
+        )
     # A calibrator raises whatever its parts raise.
     except Exception as error:
         raise ModelError(
@@ -80,6 +87,7 @@ def _write_ranges(
     model: onnx.ModelProto,
     inputs: Sequence[FloatArray],
     target: Path,
+    *,
     method: CalibrationMethod,
     options: dict[str, Any],
     op_types: Sequence[str],

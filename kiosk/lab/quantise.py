@@ -22,6 +22,7 @@ from onnxruntime.quantization import (
     quantize_dynamic,
     quantize_static,
 )
+from onnxruntime.quantization.registry import IntegerOpsRegistry, QDQRegistry, QLinearOpsRegistry
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from kiosk.errors import ModelError
@@ -30,6 +31,8 @@ from kiosk.lab.calibrate import Method
 Kind = Literal["S8", "U8"]
 _TYPES = {"S8": QuantType.QInt8, "U8": QuantType.QUInt8}
 _LEAST_WEIGHT = -127
+KNOWN_OP_TYPES = frozenset((*QDQRegistry, *QLinearOpsRegistry, *IntegerOpsRegistry))
+"""The operators that one of its methods quantises."""
 PERCENTILE = 99.999
 """What clips least and still leaves out the lone outlier, by measurement on the default model."""
 

@@ -147,7 +147,7 @@ def _output(path: Path, proto: onnx.ModelProto, batch: int) -> tuple[str, int]:
         dim = None
     if dim is None or rest or not _LEAST_DIM <= dim <= _MOST_DIM:
         raise ModelError(
-            f"{path}: one embedding of {_LEAST_DIM} to {_MOST_DIM} float values expected for a face,"
-            f" the output {outputs[0].name} has the shape {shape}"
+            f"{path}: one embedding of {_LEAST_DIM} to {_MOST_DIM} float values for each face"
+            f" expected, the output {outputs[0].name} has the shape {shape}"
         )
     return outputs[0].name, dim

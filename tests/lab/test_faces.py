@@ -88,7 +88,7 @@ def test_the_digest_knows_pictures_not_places(tmp_path):
     one = write_crops(tmp_path / "one", people=2, each=2)
     two = tmp_path / "two"
     two.mkdir()
-    for number, path in enumerate(reversed(sorted(one.rglob("*.png")))):
+    for number, path in enumerate(sorted(one.rglob("*.png"), reverse=True)):
         shutil.copy(path, two / f"{number}.png")
     first, second = (read_folder(folder, aligned=True) for folder in (one, two))
     assert first.digest == second.digest

@@ -1,4 +1,4 @@
-"""The integer form computes what its QDQ twin says, channels last, and hands back channels first."""
+"""The integer form computes what its QDQ twin says, in the shapes of the FP32 file."""
 
 import numpy as np
 import onnx
@@ -164,7 +164,7 @@ def test_layers_without_bias_and_layers_in_fp32_are_taken(tmp_path):
 def test_unsigned_weights_have_no_integer_form(tmp_path):
     """Their zero point has no place in it: refused, with the layer's name."""
     model = mobile(0)
-    with pytest.raises(ModelError, match="symmetric weights expected in .*wide"):
+    with pytest.raises(ModelError, match=r"symmetric weights expected in .*wide"):
         both(model, tmp_path, weights="U8", activations="U8", per_channel=False)
 
 

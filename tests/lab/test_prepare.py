@@ -1,4 +1,4 @@
-"""Models of every age come in as they are or are refused by name; no inexact change goes through."""
+"""Models of every age come in exactly or are refused by name."""
 
 import numpy as np
 import onnx

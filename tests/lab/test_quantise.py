@@ -119,7 +119,7 @@ def test_operator_types_are_kept_to(model, ranges, types, eight, method):
 def test_static_without_ranges_is_refused(model, tmp_path, ranges_file):
     """In words of its own: nothing was wrong with the quantiser."""
     ranges = None if ranges_file is None else tmp_path / ranges_file
-    with pytest.raises(ModelError, match="^calibrated ranges expected") as caught:
+    with pytest.raises(ModelError, match=r"^calibrated ranges expected") as caught:
         quantised(model, Recipe(), ranges)
     assert str(ranges) in caught.value.message
 

@@ -57,6 +57,8 @@ def run(options: argparse.Namespace) -> int:
         raise UserError(f"--samples: a number from 1 on expected, got {options.samples}")
     if not 50.0 < options.percentile <= 100.0:
         raise UserError(f"--percentile: more than 50 to 100 expected, got {options.percentile}")
+    if options.out.resolve() == options.model.resolve():
+        raise UserError(f"--out: another file than {options.model} expected, it is the source")
     done = quantise_file(
         read_subject(options.model, feeding_of(options)),
         options.out,
@@ -80,8 +82,15 @@ def run(options: argparse.Namespace) -> int:
 
 def recipe_of(options: argparse.Namespace) -> Recipe:
     """The recipe that the command line names."""
-    from kiosk.lab.quantise import Recipe
+    from kiosk.lab.quantise import KNOWN_OP_TYPES, Recipe
 
+    types = tuple(name.strip() for name in options.op_types.split(",") if name.strip())
+    unknown = [name for name in types if name not in KNOWN_OP_TYPES]
+    if unknown or not types:
+        raise UserError(
+            f"--op-types: operators that onnxruntime quantises expected, got {options.op_types!r}",
+            hint=f"any of {', '.join(sorted(KNOWN_OP_TYPES))}",
+        )
     return Recipe(
         method=options.method,
         format=options.format,
@@ -91,6 +100,6 @@ def recipe_of(options: argparse.Namespace) -> Recipe:
         reduce_range=options.reduce_range,
         calibration=options.calibration,
         percentile=options.percentile,
-        op_types=tuple(name.strip() for name in options.op_types.split(",") if name.strip()),
+        op_types=types,
         exclude=tuple(options.exclude),
     )
