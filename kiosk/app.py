@@ -103,7 +103,7 @@ class Kiosk:
             settings.camera, self._camera, slot=self._slot, screen=self._page, clock=clock
         )
         self._people = People(self._state, self._reception.policy, self._pipeline.space)
-        self._control = ControlServer(settings.paths.runtime_dir, self._handlers())
+        self._control = ControlServer(settings.paths.runtime_dir, self._handlers(), clock=clock)
 
     def _begin(self) -> None:
         self._outbox.start()
