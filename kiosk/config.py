@@ -42,9 +42,9 @@ class Paths(Struct, frozen=True, forbid_unknown_fields=True):
     """Where the kiosk keeps things."""
 
     state_dir: Name = "/var/lib/kiosk"
-    """Queue, gallery, keys: survives restarts and updates. Mode 0700."""
+    """Queue, gallery, keys: survives restarts and updates. Made with mode 0700."""
     runtime_dir: Name = "/run/kiosk"
-    """The control socket. Mode 0750."""
+    """The control socket. Made with mode 0750; others must not be able to write in it."""
 
 
 class Replay(Struct, frozen=True, forbid_unknown_fields=True):
