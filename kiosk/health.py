@@ -16,6 +16,7 @@ from kiosk.commands.desk import perform
 from kiosk.config import Settings
 from kiosk.control import daemon_listens
 from kiosk.errors import KioskError
+from kiosk.folder import folder_problem
 from kiosk.people import AS_SAVED
 from kiosk.state import OUTBOX_FILE
 from kiosk.types import Trust
@@ -50,7 +51,7 @@ def examine(path: Path) -> list[Finding]:
         problems = getattr(error, "problems", ()) or (str(error),)
         return [*findings, *(Finding("configuration", "failed", text) for text in problems)]
     findings.append(Finding("configuration", "ok", str(path)))
-    findings += [*_models(settings), _folder(settings), _daemon(settings), _server(settings)]
+    findings += [*_models(settings), *_folders(settings), _daemon(settings), _server(settings)]
     return [*findings, *_gallery(settings)]
 
 
@@ -117,17 +118,19 @@ def _chosen(settings: Settings, manifest: Manifest) -> Finding:
     return Finding(what, "ok", found)
 
 
-def _folder(settings: Settings) -> Finding:
-    folder = Path(settings.paths.state_dir)
-    nearest = next(p for p in (folder, *folder.parents) if p.exists())
-    if nearest.is_dir() and os.access(nearest, os.W_OK):
-        return Finding("state folder", "ok", f"{folder} can be written")
-    return Finding(
-        "state folder",
-        "failed",
-        f"{folder} cannot be written by this user",
-        "run as the kiosk's user, or mend owner and mode",
-    )
+def _folders(settings: Settings) -> Iterator[Finding]:
+    paths = settings.paths
+    for what, text in (("state folder", paths.state_dir), ("runtime folder", paths.runtime_dir)):
+        folder = Path(text)
+        nearest = next(p for p in (folder, *folder.parents) if p.exists())
+        problem = folder_problem(folder) if folder.exists() else None
+        if problem is not None:
+            yield Finding(what, "failed", f"{folder}: {problem[0]}", problem[1])
+        elif nearest.is_dir() and os.access(nearest, os.W_OK):
+            yield Finding(what, "ok", f"{folder} can be written")
+        else:
+            found = f"{folder} cannot be written by this user"
+            yield Finding(what, "failed", found, "run as the kiosk's user, or mend owner and mode")
 
 
 def _gallery(settings: Settings) -> Iterator[Finding]:

@@ -25,17 +25,22 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 
 def run_daemon(options: argparse.Namespace) -> int:
-    """Run until SIGTERM or Ctrl-C; 0 after a clean end."""
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    """Run until SIGTERM or Ctrl-C; 0 after a clean end.
+
+    Until there is something to end cleanly, either signal ends the process at once: loading the
+    libraries takes seconds on a Pi.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     from kiosk.app import Kiosk
     from kiosk.clock import SystemClock
     from kiosk.journal import set_up
+    from kiosk.signals import stop_at_signals
 
     settings = settings_of(options)
     clock = SystemClock()
     set_up(settings.journal, clock=clock)
+    stop = threading.Event()
+    stop_at_signals(stop)
     return Kiosk(settings, clock=clock).run(stop)
 
 
