@@ -82,6 +82,8 @@ class Models(Struct, frozen=True, forbid_unknown_fields=True):
 
     embedder: Name = "mobilefacenet-fp32"
     """Names a file, and by it the space: which of its files is used, `prefer` says."""
+    also: Annotated[str, Meta(max_length=200)] = ""
+    """A file of a second space that recognises beside `embedder` whoever is enrolled there."""
     detector: Name = "blazeface-short-fp32"
     extra_dirs: tuple[Name, ...] = ()
     """Folders with a manifest.toml and weights of one's own, besides the shipped ones."""
@@ -100,7 +102,8 @@ class Recognition(Struct, frozen=True, forbid_unknown_fields=True):
     """When a face is a person, and a person a punch."""
 
     threshold: Annotated[float, Meta(ge=-1.0, le=1.0)] | Literal["model"] = "model"
-    """Least cosine similarity; "model" takes the manifest's, found on that model's ROC."""
+    """Least cosine similarity; "model" takes the manifest's, found on that model's ROC.
+    A number holds for `models.embedder`; `models.also` always goes by the manifest's."""
     margin: Share = 0.05
     """Least lead of the best person over the second best."""
     min_quality: Share = 0.3
@@ -277,6 +280,8 @@ def _joint_problems(settings: Settings) -> Iterator[str]:
         yield "camera.replay: expected at least one [[camera.replay]] with a path"
     if camera.source == "v4l2" and not camera.device:
         yield 'camera.device: expected a device path for source "v4l2"'
+    if settings.models.also == settings.models.embedder:
+        yield 'models.also: expected a model of another space than models.embedder, or ""'
     recognition = settings.recognition
     if recognition.frames_to_give_up < recognition.frames_to_agree:
         yield "recognition.frames_to_give_up: expected at least recognition.frames_to_agree"
