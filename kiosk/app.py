@@ -103,11 +103,17 @@ class Kiosk:
             logbook=self._logbook,
             clock=clock,
             rng=random.SystemRandom(),
+            also_threshold=self._pipeline.also_threshold,
         )
         self._lookout = Lookout(
             settings.camera, self._camera, slot=self._slot, screen=self._page, clock=clock
         )
-        self._people = People(self._state, self._reception.policy, self._pipeline.space)
+        self._people = People(
+            self._state,
+            self._reception.policy,
+            self._pipeline.space,
+            also=self._pipeline.also_space,
+        )
         self._control = ControlServer(settings.paths.runtime_dir, self._handlers())
 
     def _begin(self) -> None:
@@ -127,6 +133,7 @@ class Kiosk:
             "device": self._state.device,
             "model": self._pipeline.model_id,
             "space": self._pipeline.space,
+            "also": self._pipeline.also_space or None,
             "threshold": round(self._reception.threshold, 4),
             "people": len(gallery.people()),
             "pending": self._outbox.status().pending,
@@ -226,6 +233,7 @@ class Kiosk:
             **self._pipeline.status(),
             "threshold": self._reception.threshold,
             "people": len(self._reception.policy.gallery.people()),
+            "changeover": self._people.changeover().document(names=self._settings.journal.names),
             "liveness": "not measured",
             "online": self._sender.online,
             "last_receipt_ms": None if last is None else last.utc_ms,

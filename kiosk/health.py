@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import Literal
 
 from kiosk import config
+from kiosk.changeover import in_words
 from kiosk.clock import SystemClock
+from kiosk.commands.desk import perform
 from kiosk.config import Settings
 from kiosk.control import daemon_listens
 from kiosk.errors import KioskError
+from kiosk.state import GALLERY_FILE
 from kiosk.types import Trust
 from kiosk.vision.canary import check_entry
 from kiosk.vision.choice_file import CHOICE_FILE
-from kiosk.vision.manifest import Manifest, ModelEntry, load_manifest
+from kiosk.vision.manifest import Manifest, ModelEntry, manifest_of
 from kiosk.vision.selection import choose, remembered
 
 Verdict = Literal["ok", "warning", "failed"]
@@ -47,7 +50,8 @@ def examine(path: Path) -> list[Finding]:
         problems = getattr(error, "problems", ()) or (str(error),)
         return [*findings, *(Finding("configuration", "failed", text) for text in problems)]
     findings.append(Finding("configuration", "ok", str(path)))
-    return [*findings, *_models(settings), _folder(settings), _daemon(settings), _server(settings)]
+    findings += [*_models(settings), *_changeover(settings)]
+    return [*findings, _folder(settings), _daemon(settings), _server(settings)]
 
 
 def _software() -> Finding:
@@ -78,11 +82,11 @@ def _liveness() -> Finding:
 
 def _models(settings: Settings) -> Iterator[Finding]:
     try:
-        manifest = load_manifest(settings.models.extra_dirs)
-        detector = manifest.get(settings.models.detector, "detector")
-        embedder = manifest.get(settings.models.embedder, "embedder")
-        for entry in (detector, embedder):
-            yield _checked(entry)
+        manifest, models = manifest_of(settings), settings.models
+        yield _checked(manifest.get(models.detector, "detector"))
+        for name in filter(None, (models.embedder, models.also)):
+            yield _checked(manifest.get(name, "embedder"))
+            manifest.to_match(name)
         yield _chosen(settings, manifest)
     except KioskError as error:
         yield Finding("models", "failed", error.message, error.hint)
@@ -111,6 +115,26 @@ def _chosen(settings: Settings, manifest: Manifest) -> Finding:
     if refused:
         return Finding(what, "warning", f"{found}; refused {' | '.join(refused)}")
     return Finding(what, "ok", found)
+
+
+def _changeover(settings: Settings) -> Iterator[Finding]:
+    """Who must enrol again for the model in use; nothing while nobody is enrolled."""
+    if not os.access(Path(settings.paths.state_dir) / GALLERY_FILE, os.F_OK):
+        return
+    what = "enrolment"
+    try:
+        found = perform(settings, "gallery.list")["changeover"]
+    except KioskError as error:
+        yield Finding(what, "failed", error.message, error.hint)
+        return
+    if not settings.journal.names:
+        found.pop("enrol_again")
+    lines = in_words(found)
+    if not lines:
+        yield Finding(what, "ok", f"everybody is enrolled for {found['space']}")
+        return
+    verdict: Verdict = "failed" if found["unrecognised"] else "warning"
+    yield Finding(what, verdict, "; ".join(lines), "`kiosk gallery list` names everybody")
 
 
 def _folder(settings: Settings) -> Finding:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
+from kiosk.changeover import Changeover, changeover
 from kiosk.decide.gallery import Gallery, Template
 from kiosk.errors import GalleryError
 from kiosk.state import State, template_document, template_from
@@ -24,12 +25,16 @@ class HoldsGallery(Protocol):
 
 
 class People:
-    """The gallery on disk and in memory, changed together: disk first."""
+    """The gallery on disk and in memory, changed together: disk first.
 
-    def __init__(self, state: State, holder: HoldsGallery, space: str) -> None:
+    `also` is the second space where two run side by side.
+    """
+
+    def __init__(self, state: State, holder: HoldsGallery, space: str, also: str = "") -> None:
         self._state = state
         self._holder = holder
         self._space = space
+        self._also = also
         self._lock = threading.Lock()
 
     def enrol(self, templates: Iterable[Template]) -> dict[str, Any]:
@@ -43,6 +48,7 @@ class People:
         people = sorted({template.person for template in templates})
         for person in people:
             log.info("gallery.enrolled", extra={"fields": {"employee": person}})
+        self._tell_if_over()
         return {"people": {person: gallery.people()[person] for person in people}}
 
     def remove(self, person: str) -> dict[str, Any]:
@@ -55,7 +61,16 @@ class People:
     def listing(self) -> dict[str, Any]:
         """Who is enrolled, with how many faces, and in which spaces."""
         gallery = self._holder.gallery
-        return {"people": gallery.people(), "spaces": gallery.spaces, "space": self._space}
+        return {
+            "people": gallery.people(),
+            "spaces": gallery.spaces,
+            "space": self._space,
+            "changeover": self.changeover().document(names=True),
+        }
+
+    def changeover(self) -> Changeover:
+        """Who must enrol again for the space in use."""
+        return changeover(self._holder.gallery, self._space, self._also)
 
     def show(self, person: str) -> dict[str, Any]:
         """One person's templates without their vectors."""
@@ -90,26 +105,38 @@ class People:
         }
 
     def warn_of_other_spaces(self) -> None:
-        """Say at start who cannot be recognised, because another model made their templates."""
-        others = [s for s in self._holder.gallery.spaces if s != self._space]
-        if others:
-            log.error(
-                "gallery.other_model",
-                extra={
-                    "fields": {
-                        "spaces": ",".join(others),
-                        "in_use": self._space,
-                        "meaning": "people enrolled with another model are not recognised",
-                    }
-                },
-            )
+        """Say at start who must enrol again, because another model made their templates."""
+        now = self.changeover()
+        spaces = ",".join(s for s in self._holder.gallery.spaces if s != self._space)
+        for people, level, meaning in (
+            (now.unrecognised, logging.ERROR, "people of another model are not recognised"),
+            (now.waiting, logging.WARNING, "recognised by models.also until they enrol again"),
+        ):
+            if people:
+                fields = {
+                    "people": len(people),
+                    "spaces": spaces,
+                    "in_use": self._space,
+                    "meaning": meaning,
+                    # Written only where journal.names allows it.
+                    "employee": ", ".join(people),
+                }
+                log.log(level, "gallery.other_model", extra={"fields": fields})
+        self._tell_if_over()
+
+    def _tell_if_over(self) -> None:
+        now = self.changeover()
+        if now.is_over:
+            meaning = "everybody is enrolled for the space in use: models.also can be taken out"
+            fields = {"people": now.people, "in_use": now.space, "meaning": meaning}
+            log.warning("gallery.also_can_go", extra={"fields": fields})
 
     def _check(self, template: Template) -> None:
         if not _PERSON.fullmatch(template.person):
             raise GalleryError(
                 f"a person's id has 1 to 64 printable characters, got {template.person!r}"
             )
-        if template.embedding.space != self._space:
+        if template.embedding.space not in {self._space, self._also}:
             raise GalleryError(
                 f"a face of space {self._space} expected, got {template.embedding.space}",
                 hint="enrol with the model that the daemon uses",

@@ -18,6 +18,7 @@ from kiosk.types import Embedding
 from kiosk.vault import KEY_FILE, Vault, device_id, open_vault, write_atomic
 from kiosk.wire.signing import Signer
 
+GALLERY_FILE = "gallery.sealed"
 _GALLERY_CONTEXT = "gallery/1"
 
 
@@ -41,7 +42,7 @@ class State:
 
         Raises VaultError when the file does not authenticate: it is left where it is.
         """
-        path = self.folder / "gallery.sealed"
+        path = self.folder / GALLERY_FILE
         try:
             sealed = path.read_bytes()
         except FileNotFoundError:
@@ -57,7 +58,7 @@ class State:
     def save_gallery(self, gallery: Gallery) -> None:
         """Replace the gallery on disk as a whole, or leave it as it was."""
         sealed = self.vault.seal(_gallery_bytes(gallery), _GALLERY_CONTEXT)
-        write_atomic(self.folder / "gallery.sealed", sealed)
+        write_atomic(self.folder / GALLERY_FILE, sealed)
 
     def close(self) -> None:
         """Give up the lock."""

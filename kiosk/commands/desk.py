@@ -26,10 +26,12 @@ def perform(settings: Settings, operation: str, **arguments: Any) -> dict[str, A
         if operation == "outbox":
             return _outbox(state)
         from kiosk.people import People
-        from kiosk.vision.manifest import load_manifest
+        from kiosk.vision.manifest import manifest_of
 
-        entry = load_manifest(settings.models.extra_dirs).get(settings.models.embedder, "embedder")
-        people = People(state, _Holder(state.load_gallery()), entry.space)
+        manifest, models = manifest_of(settings), settings.models
+        space = manifest.get(models.embedder, "embedder").space
+        also = manifest.get(models.also, "embedder").space if models.also else ""
+        people = People(state, _Holder(state.load_gallery()), space, also=also)
         return people.handlers()[operation](arguments)
     finally:
         state.close()
