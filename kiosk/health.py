@@ -22,6 +22,7 @@ from kiosk.types import Trust
 from kiosk.vision.canary import check_entry
 from kiosk.vision.choice_file import CHOICE_FILE
 from kiosk.vision.manifest import Manifest, ModelEntry, manifest_of
+from kiosk.vision.pipeline import check_embedders
 from kiosk.vision.selection import choose, remembered
 
 Verdict = Literal["ok", "warning", "failed"]
@@ -86,7 +87,7 @@ def _models(settings: Settings) -> Iterator[Finding]:
         yield _checked(manifest.get(models.detector, "detector"))
         for name in filter(None, (models.embedder, models.also)):
             yield _checked(manifest.get(name, "embedder"))
-            manifest.to_match(name)
+        check_embedders(manifest, models)
         yield _chosen(settings, manifest)
     except KioskError as error:
         yield Finding("models", "failed", error.message, error.hint)

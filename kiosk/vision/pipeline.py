@@ -242,7 +242,7 @@ def open_pipeline(
     entry = manifest.get(models.detector, "detector")
     # One thread: at 128 pixels a second one costs more than it brings.
     detector = BlazeFace(entry, Session(entry, 1), models.detection_score)
-    _check_embedders(manifest, models, matching=matching)
+    check_embedders(manifest, models, matching=matching)
     also = None
     embedder, shadow = _open(models, manifest, clock, choice_in, CHOICE_FILE, keep=keep_choice)
     if models.also:
@@ -267,7 +267,8 @@ def _open(
     return open_selected(chosen, models, clock)
 
 
-def _check_embedders(manifest: Manifest, models: Models, *, matching: bool) -> None:
+def check_embedders(manifest: Manifest, models: Models, *, matching: bool = True) -> None:
+    """ModelError for an embedder that cannot be used, and for a second one of the same space."""
     names = [models.embedder, *([models.also] if models.also else [])]
     find = manifest.to_match if matching else lambda name: manifest.get(name, "embedder")
     entries = [find(name) for name in names]

@@ -196,8 +196,11 @@ def _loaded(
 def _tell_without_threshold(manifest: Manifest, space: str) -> None:
     for entry in manifest.entries:
         if entry.space == space and not entry.usable:
-            fields = {"model": entry.id, "reason": "no threshold yet"}
-            log.warning("model.refused", extra={"fields": fields})
+            meaning = (
+                "it was added and is not used: `kiosk lab roc --set-threshold` is still to come"
+            )
+            fields = {"model": entry.id, "meaning": meaning}
+            log.warning("model.no_threshold", extra={"fields": fields})
 
 
 def _tell_refused(measured: Sequence[Measured]) -> None:

@@ -179,13 +179,19 @@ def test_a_model_that_tells_nobody_apart_is_not_set(kiosk, config, roc, foreign)
     assert not own(config).usable
 
 
-def test_int8_of_the_space_waits_for_its_own(added, roc, quantised, kiosk, config):
-    """INT8 is no candidate while it has no threshold; measured beside FP32 it gets one."""
+def test_int8_of_the_space_waits_for_its_own(
+    added, roc, quantised, kiosk, config, tmp_path, caplog
+):
+    """INT8 is no candidate while it has no threshold, and the journal says so; then it is."""
     path = quantised(added)
     assert kiosk("models", "add", path, "--id", "own-int8", "--config", config())[0] == 0
     assert roc("own-fp32", "--far", 1e-3, "--set-threshold", "own-fp32")[0] == 0
-    ids = [e.id for e in candidates(manifest_of(load(config())), "own-fp32")]
-    assert ids == ["own-fp32"]
+    settings = load(config('embedder = "own-fp32"\n'))
+    assert [e.id for e in candidates(manifest_of(settings), "own-fp32")] == ["own-fp32"]
+    open_pipeline(settings.models, clock=SystemClock(), record=print, choice_in=tmp_path / "state")
+    assert [r.fields["model"] for r in caplog.records if r.msg == "model.no_threshold"] == [
+        "own-int8"
+    ]
     both = ("own-fp32", "own-int8")
     assert roc(both, "--far", 1e-3, "--set-threshold", "own-int8")[0] == 0
     ids = [e.id for e in candidates(manifest_of(load(config())), "own-fp32")]

@@ -205,7 +205,9 @@ def test_two_files_of_one_space_are_no_second_space(config, run, people):
     path = config('embedder = "mobilefacenet-fp32"\nalso = "mobilefacenet-prelu-fp32"\n')
     status, _, err = run("enrol", "obama", people / "obama.jpg", "--config", path)
     assert status == 1
-    assert "models.also: a model of another space than mobilefacenet-fp32 expected" in err
+    words = "models.also: a model of another space than mobilefacenet-fp32 expected"
+    assert words in err
+    assert words in run("doctor", "--config", path)[1]
     with pytest.raises(ConfigError, match=r"models\.also: expected a model of another space"):
         load(config('embedder = "own-fp32"\nalso = "own-fp32"\n'))
     models = Models(also="none-fp32")
