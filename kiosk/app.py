@@ -14,21 +14,22 @@ from kiosk import __version__
 from kiosk.capture.camera import open_camera
 from kiosk.capture.slot import FrameSlot
 from kiosk.clock import NS_PER_S, Clock
-from kiosk.config import Settings, sends_in_the_clear, signed_receipts_required
+from kiosk.config import Settings, sends_in_the_clear
 from kiosk.control import ControlServer
-from kiosk.errors import CameraError, KioskError, ReceiptError
+from kiosk.errors import CameraError, KioskError
 from kiosk.feedback.page import Page
 from kiosk.logbook import Logbook
 from kiosk.lookout import Lookout
+from kiosk.outbox.operations import operations
 from kiosk.outbox.store import Outbox, status_document
 from kiosk.people import People
 from kiosk.reception import Reception
 from kiosk.state import open_state
-from kiosk.types import Envelope, Frame, Receipt, ReceiptStatus
+from kiosk.types import Envelope, Frame, Receipt
+from kiosk.uplink.belief import Belief
 from kiosk.uplink.post import Poster
 from kiosk.uplink.sender import Sender
 from kiosk.vision.pipeline import open_pipeline
-from kiosk.wire import receipt as receipts
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ class Kiosk:
         self._sender = Sender(
             self._outbox,
             self._poster,
-            self._read_receipt,
+            Belief(settings.server, self._state.signer_named).read,
             clock=clock,
             rng=random.SystemRandom(),
             server=settings.server,
@@ -111,8 +112,10 @@ class Kiosk:
         self._people = People(
             self._state,
             self._reception.policy,
-            self._pipeline.space,
+            space=self._pipeline.space,
+            dim=self._pipeline.dim,
             also=self._pipeline.also_space,
+            marks=self._outbox,
         )
         self._control = ControlServer(settings.paths.runtime_dir, self._handlers())
 
@@ -133,7 +136,7 @@ class Kiosk:
             "device": self._state.device,
             "model": self._pipeline.model_id,
             "space": self._pipeline.space,
-            "also": self._pipeline.also_space or None,
+            "also": self._pipeline.also_space[0] if self._pipeline.also_space else None,
             "threshold": round(self._reception.threshold, 4),
             "people": len(gallery.people()),
             "pending": self._outbox.status().pending,
@@ -141,6 +144,7 @@ class Kiosk:
         }
         log.info("kiosk.ready", extra={"fields": facts})
         self._people.warn_of_other_spaces()
+        self._people.warn_of_rollback()
 
     def _warn_at_start(self) -> None:
         log.warning(
@@ -193,28 +197,13 @@ class Kiosk:
             # No frame within the deadline: the capture thread tells why.
             return None
 
-    def _read_receipt(self, envelope: Envelope, body: bytes) -> Receipt:
-        server = self._settings.server
-        try:
-            return receipts.parse(
-                body,
-                event_id=envelope.event_id,
-                frozen=envelope.body,
-                signer=self._state.signer,
-                required=signed_receipts_required(server),
-            )
-        except ReceiptError:
-            if not server.accept_plain_receipts:
-                raise
-            return Receipt(ReceiptStatus.OK, 0.0)
-
     def _settled(self, envelope: Envelope, receipt: Receipt) -> None:
         self._logbook.answered(envelope.event_id, receipt.status.value)
 
     def _handlers(self) -> dict[str, Callable[[dict[str, Any]], dict[str, Any]]]:
         return {
             "status": lambda _: self.status(),
-            "outbox": lambda _: status_document(self._outbox.status()),
+            **operations(self._outbox),
             **self._people.handlers(),
         }
 
@@ -234,6 +223,7 @@ class Kiosk:
             "threshold": self._reception.threshold,
             "people": len(self._reception.policy.gallery.people()),
             "changeover": self._people.changeover().document(names=self._settings.journal.names),
+            "gallery": self._people.standing(),
             "liveness": "not measured",
             "online": self._sender.online,
             "last_receipt_ms": None if last is None else last.utc_ms,

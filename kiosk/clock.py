@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from kiosk.types import Stamp, Trust
 
 NS_PER_S = 1_000_000_000
+NS_PER_MS = 1_000_000
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 # Written by systemd-timesyncd once the clock was set from the network in this boot.
@@ -63,3 +65,18 @@ def elapsed_s(earlier: Stamp, later: Stamp) -> float:
     if earlier.boot_id == later.boot_id:
         return (later.boottime_ns - earlier.boottime_ns) / NS_PER_S
     return (later.utc_ms - earlier.utc_ms) / 1000.0
+
+
+def corrected(seen: Stamp, now: Stamp) -> Stamp:
+    """`seen` with its wall time set right, where `now` can prove what it was.
+
+    That needs a clock that is synchronised by now, in the boot in which `seen` was taken: what
+    has passed since is known exactly. Otherwise `seen` as it is. Of an earlier boot nothing kept
+    here bounds the time from above, so that no bounds are claimed for it either.
+    """
+    same_boot = seen.boot_id == now.boot_id
+    if seen.trust is not Trust.UNSYNCED or now.trust is not Trust.SYNCED or not same_boot:
+        return seen
+    # Rounded so that a punch is never dated into the future.
+    passed_ms = -((seen.boottime_ns - now.boottime_ns) // NS_PER_MS)
+    return replace(seen, utc_ms=now.utc_ms - passed_ms, trust=Trust.CORRECTED)

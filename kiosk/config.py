@@ -6,6 +6,7 @@ Every mistake in a file is told at once, each with its key, its value and what i
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Iterator
 from ipaddress import ip_address
@@ -232,7 +233,7 @@ def _value_problems(value: Any, hint: Any, key: str) -> Iterator[str]:
     try:
         msgspec.convert(value, hint)
     except msgspec.ValidationError as error:
-        yield f"{key} = {value!r}: {_allowed(hint) or str(error)}"
+        yield f"{key} = {_shown(value)}: {_allowed(hint) or str(error)}"
 
 
 def _allowed(hint: Any) -> str:
@@ -263,7 +264,9 @@ def _allowed(hint: Any) -> str:
 def _joint_problems(settings: Settings) -> Iterator[str]:
     """Mistakes that lie between keys."""
     server, camera = settings.server, settings.camera
-    if sends_in_the_clear(server) and not server.allow_plain_http:
+    wrong = [*_url_problems(server.url)]
+    yield from wrong
+    if not wrong and sends_in_the_clear(server) and not server.allow_plain_http:
         yield (
             f"server.url = {server.url!r}: expected https (plain http only to loopback);"
             " server.allow_plain_http = true permits it and the journal repeats it at every start"
@@ -285,6 +288,27 @@ def _joint_problems(settings: Settings) -> Iterator[str]:
     recognition = settings.recognition
     if recognition.frames_to_give_up < recognition.frames_to_agree:
         yield "recognition.frames_to_give_up: expected at least recognition.frames_to_agree"
+
+
+def _url_problems(url: str) -> Iterator[str]:
+    """What a server's URL must not hold. It is not repeated: a password may stand in it."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        yield "server.url: expected a host and a port of 1 to 65535, got others"
+        return
+    if not host or port == 0:
+        yield "server.url: expected a host and a port of 1 to 65535, got none"
+    if "@" in parts.netloc or "\\" in parts.netloc:
+        yield "server.url: expected no user and password; the server knows a kiosk by its sign key"
+    if "?" in url or "#" in url:
+        yield "server.url: expected no query and no fragment; paths are added at its end"
+
+
+def _shown(value: Any) -> str:
+    """A value as it came, but for what stands before an @: that may be a password."""
+    return re.sub(r"(?s)^(['\"]).*@", r"\1...@", repr(value))
 
 
 def is_loopback(url: str) -> bool:

@@ -20,8 +20,7 @@ KioskError
 │   └── OutboxBrokenError     input/output failed: what is on disk is uncertain, restart
 ├── UplinkError               the event was not settled
 │   ├── LinkDownError         no answer, or one that asks to try again
-│   ├── UplinkPausedError     the server refuses this kiosk, not this event
-│   └── EventRefusedError     the server refuses this event
+│   └── UplinkPausedError     the server refuses this kiosk, or nobody proves to be it
 └── ControlError              the running daemon could not be asked
 """
 
@@ -36,7 +35,6 @@ class Fate(Enum):
 
     RETRY = "retry"
     STOP = "stop"
-    QUARANTINE = "quarantine"
     REFUSE = "refuse"
 
 
@@ -160,13 +158,10 @@ class LinkDownError(UplinkError):
 
 
 class UplinkPausedError(UplinkError):
-    """The server refuses this kiosk as a whole: the queue is paused and probed slowly."""
+    """The server refuses this kiosk as a whole: the queue is paused and probed slowly.
 
-
-class EventRefusedError(UplinkError):
-    """The server refuses this one event: it goes to quarantine, where nothing is lost."""
-
-    fate = Fate.QUARANTINE
+    Also a refusal of one event that nothing proves to be the server's: all events stay.
+    """
 
 
 class ControlError(KioskError):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from kiosk import config
 from kiosk.changeover import in_words
@@ -17,7 +17,8 @@ from kiosk.commands.desk import perform
 from kiosk.config import Settings
 from kiosk.control import daemon_listens
 from kiosk.errors import KioskError
-from kiosk.state import GALLERY_FILE
+from kiosk.people import AS_SAVED
+from kiosk.state import OUTBOX_FILE
 from kiosk.types import Trust
 from kiosk.vision.canary import check_entry
 from kiosk.vision.choice_file import CHOICE_FILE
@@ -51,8 +52,8 @@ def examine(path: Path) -> list[Finding]:
         problems = getattr(error, "problems", ()) or (str(error),)
         return [*findings, *(Finding("configuration", "failed", text) for text in problems)]
     findings.append(Finding("configuration", "ok", str(path)))
-    findings += [*_models(settings), *_changeover(settings)]
-    return [*findings, _folder(settings), _daemon(settings), _server(settings)]
+    findings += [*_models(settings), _folder(settings), _daemon(settings), _server(settings)]
+    return [*findings, *_gallery(settings)]
 
 
 def _software() -> Finding:
@@ -118,26 +119,6 @@ def _chosen(settings: Settings, manifest: Manifest) -> Finding:
     return Finding(what, "ok", found)
 
 
-def _changeover(settings: Settings) -> Iterator[Finding]:
-    """Who must enrol again for the model in use; nothing while nobody is enrolled."""
-    if not os.access(Path(settings.paths.state_dir) / GALLERY_FILE, os.F_OK):
-        return
-    what = "enrolment"
-    try:
-        found = perform(settings, "gallery.list")["changeover"]
-    except KioskError as error:
-        yield Finding(what, "failed", error.message, error.hint)
-        return
-    if not settings.journal.names:
-        found.pop("enrol_again")
-    lines = in_words(found)
-    if not lines:
-        yield Finding(what, "ok", f"everybody is enrolled for {found['space']}")
-        return
-    verdict: Verdict = "failed" if found["unrecognised"] else "warning"
-    yield Finding(what, verdict, "; ".join(lines), "`kiosk gallery list` names everybody")
-
-
 def _folder(settings: Settings) -> Finding:
     folder = Path(settings.paths.state_dir)
     nearest = next(p for p in (folder, *folder.parents) if p.exists())
@@ -149,6 +130,36 @@ def _folder(settings: Settings) -> Finding:
         f"{folder} cannot be written by this user",
         "run as the kiosk's user, or mend owner and mode",
     )
+
+
+def _gallery(settings: Settings) -> Iterator[Finding]:
+    """Whether the gallery is the newest one, and fits the model in use; nothing before a start."""
+    if not (Path(settings.paths.state_dir) / OUTBOX_FILE).exists():
+        return
+    try:
+        listing = perform(settings, "gallery.list")
+    except KioskError as error:
+        yield Finding("gallery", "failed", error.message, error.hint)
+        return
+    if listing["standing"] == AS_SAVED:
+        yield Finding("gallery", "ok", AS_SAVED)
+    else:
+        advice = "put the newest gallery back, or enrol and remove until it is right"
+        yield Finding("gallery", "failed", listing["standing"], advice)
+    if listing["people"]:
+        yield _enrolment(settings, listing["changeover"])
+
+
+def _enrolment(settings: Settings, found: dict[str, Any]) -> Finding:
+    """Who must enrol again for the model in use, by id where the journal may say it."""
+    if not settings.journal.names:
+        found = {**found, "enrol_again": None}
+    lines = in_words(found)
+    if not lines:
+        return Finding("enrolment", "ok", f"everybody is enrolled for {found['space']}")
+    verdict: Verdict = "failed" if found["unrecognised"] else "warning"
+    advice = "`kiosk gallery list` names everybody"
+    return Finding("enrolment", verdict, "; ".join(lines), advice)
 
 
 def _daemon(settings: Settings) -> Finding:

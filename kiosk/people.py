@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import logging
-import re
 import threading
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from kiosk.changeover import Changeover, changeover
 from kiosk.decide.gallery import Gallery, Template
-from kiosk.errors import GalleryError
+from kiosk.errors import GalleryError, OutboxError, VaultError
 from kiosk.state import State, template_document, template_from
+from kiosk.wire.jsontext import quoted
+from kiosk.wire.message import EMPLOYEE, EMPLOYEE_EXPECTED
 
 log = logging.getLogger(__name__)
 
-_PERSON = re.compile(r"[^\x00-\x1f\x7f]{1,64}")
+AS_SAVED = "as last saved"
+
+
+class Marks(Protocol):
+    """Where the number of the newest gallery is kept, away from the gallery: the outbox."""
+
+    def gallery_mark(self) -> int:
+        """The number that was noted last, 0 if none was; VaultError if it was changed."""
+        ...
+
+    def mark_gallery(self, number: int) -> None:
+        """Note the number of the newest gallery."""
+        ...
 
 
 class HoldsGallery(Protocol):
@@ -27,14 +40,25 @@ class HoldsGallery(Protocol):
 class People:
     """The gallery on disk and in memory, changed together: disk first.
 
-    `also` is the second space where two run side by side.
+    `also` is the second space where two run side by side, each with its dimension.
     """
 
-    def __init__(self, state: State, holder: HoldsGallery, space: str, also: str = "") -> None:
+    def __init__(
+        self,
+        state: State,
+        holder: HoldsGallery,
+        *,
+        space: str,
+        dim: int,
+        marks: Marks,
+        also: tuple[str, int] | None = None,
+    ) -> None:
         self._state = state
         self._holder = holder
         self._space = space
-        self._also = also
+        self._also = "" if also is None else also[0]
+        self._dims = dict([(space, dim), *([also] if also else [])])
+        self._marks = marks
         self._lock = threading.Lock()
 
     def enrol(self, templates: Iterable[Template]) -> dict[str, Any]:
@@ -65,6 +89,7 @@ class People:
             "people": gallery.people(),
             "spaces": gallery.spaces,
             "space": self._space,
+            "standing": self.standing(),
             "changeover": self.changeover().document(names=True),
         }
 
@@ -94,6 +119,18 @@ class People:
             )
         return {"faces": len(on_disk), "people": len(self._holder.gallery.people())}
 
+    def standing(self) -> str:
+        """Whether the gallery on disk is the one that was saved last; otherwise what it is."""
+        try:
+            newest, number = self._marks.gallery_mark(), self._state.gallery_number()
+        except VaultError as error:
+            return str(error)
+        if (number or 0) >= newest:
+            return AS_SAVED
+        if number is None:
+            return f"missing: number {newest} was saved last"
+        return f"older than the one saved last: number {number} instead of {newest}"
+
     def handlers(self) -> dict[str, Callable[[dict[str, Any]], dict[str, Any]]]:
         """The control socket's operations on people."""
         return {
@@ -103,6 +140,17 @@ class People:
             "gallery.remove": lambda request: self.remove(str(request["person"])),
             "gallery.verify": lambda _: self.verify(),
         }
+
+    def warn_of_rollback(self) -> None:
+        """Say at start that an older gallery lies there, or none any more.
+
+        The kiosk goes on: a restored backup looks the same, and punches must be taken meanwhile.
+        """
+        standing = self.standing()
+        if standing != AS_SAVED:
+            meaning = "whoever was removed since may be let in, whoever was enrolled may not"
+            fields = {"gallery": standing, "meaning": meaning}
+            log.critical("gallery.rolled_back", extra={"fields": fields})
 
     def warn_of_other_spaces(self) -> None:
         """Say at start who must enrol again, because another model made their templates."""
@@ -132,16 +180,34 @@ class People:
             log.warning("gallery.also_can_go", extra={"fields": fields})
 
     def _check(self, template: Template) -> None:
-        if not _PERSON.fullmatch(template.person):
+        # What the wire would refuse must fail here, not when the person stands at the door.
+        if not EMPLOYEE.fullmatch(template.person):
             raise GalleryError(
-                f"a person's id has 1 to 64 printable characters, got {template.person!r}"
+                f"a person's id: expected {EMPLOYEE_EXPECTED}, got {quoted(template.person)}"
             )
-        if template.embedding.space not in {self._space, self._also}:
+        dim = self._dims.get(template.embedding.space)
+        if dim is None:
             raise GalleryError(
                 f"a face of space {self._space} expected, got {template.embedding.space}",
                 hint="enrol with the model that the daemon uses",
             )
 
+        if template.embedding.vector.size != dim:
+            raise GalleryError(
+                f"a face of {dim} values expected, got {template.embedding.vector.size}",
+                hint="enrol with the model that the daemon uses",
+            )
+
     def _replace(self, gallery: Gallery) -> None:
-        self._state.save_gallery(gallery)
+        """Disk, memory, mark: cut off in between, the gallery is newer than its mark, not older."""
+        try:
+            newest = self._marks.gallery_mark()
+        except VaultError:
+            # Told at start and in the status; what is saved now is the newest whatever it said.
+            newest = 0
+        number = self._state.save_gallery(gallery, beyond=newest)
         self._holder.gallery = gallery
+        try:
+            self._marks.mark_gallery(number)
+        except OutboxError as error:
+            log.error("gallery.not_marked", extra={"fields": {"reason": str(error)}})  # noqa: TRY400 - one line

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from kiosk.clock import NS_PER_S, Clock
 from kiosk.config import Settings
 from kiosk.decide.gallery import Gallery
 from kiosk.decide.policy import Decision, Outcome, Policy
-from kiosk.errors import OutboxFullError
+from kiosk.errors import EmbeddingError, OutboxError, OutboxFullError, WireError
 from kiosk.feedback.notice import Notice, NoticeKind
 from kiosk.logbook import Logbook, Visit
 from kiosk.types import Direction, Frame, Punch, Sighting, Stamp
@@ -103,13 +104,13 @@ class Reception:
     def receive(self, frame: Frame) -> None:
         """Everything one frame brings about.
 
-        Raises OutboxBrokenError when what is on disk has become uncertain: the person has then
-        been told that nothing was recorded.
+        Raises OutboxError when the queue cannot be asked or what is on disk has become uncertain:
+        the person has then been told that nothing was recorded.
         """
         began = self._clock.boottime_ns()
         sightings = self._eyes.sightings(frame)
         seen = self._clock.boottime_ns()
-        decisions = self.policy.decide(sightings, frame.seen)
+        decisions = self._decide(sightings, frame.seen)
         decided = self._clock.boottime_ns()
         if sightings:
             self._logbook.time("match", (decided - seen) * 1000 / NS_PER_S)
@@ -117,17 +118,29 @@ class Reception:
         self._logbook.count("frames")
         self._act_on(decisions, frame.seen)
 
+    def _decide(self, sightings: Sequence[Sighting], now: Stamp) -> list[Decision]:
+        try:
+            return self.policy.decide(sightings, now)
+        except OutboxError:
+            self._show(NoticeKind.CANNOT_RECORD, None, now)
+            raise
+
     def _act_on(self, decisions: Sequence[Decision], now: Stamp) -> None:
+        answered: set[str | None] = set()
         for decision in decisions:
             match decision.outcome:
                 case Outcome.LOOK:
                     self._show(NoticeKind.LOOK, None, now)
+                case Outcome.ALREADY_RECORDED if decision.person in answered:
+                    # Their other face in this very frame: what was said of the first one stands.
+                    log.info("visit.second_face", extra={"fields": self._fields(decision)})
                 case Outcome.ALREADY_RECORDED:
                     self._already(decision, now)
                 case Outcome.UNKNOWN if not self._sends_unknown:
                     self._unknown(decision, now)
                 case Outcome.RECORD | Outcome.UNKNOWN:
                     self._record(decision, now)
+                    answered.add(decision.person)
 
     def _already(self, decision: Decision, now: Stamp) -> None:
         self._note(decision, now, "already recorded", "")
@@ -153,12 +166,18 @@ class Reception:
         )
         began = self._clock.boottime_ns()
         try:
+            # A frame is decided before any of it is recorded, so the queue is asked once more.
+            before = None if punch.employee is None else self.policy.repeated(punch.employee, now)
+            if before is not None:
+                self._already(replace(decision, before=before), now)
+                return
             seq = self._ledger.put(punch)
-        except OutboxFullError as error:
-            # Rolled back: nothing of this punch is on disk, and the person is told so.
+        except (OutboxFullError, WireError, EmbeddingError) as error:
+            # A full disk, rolled back, or a punch that no server could read: nothing of it is on
+            # disk. The person is told so, and the next one can be recorded.
+            self._show(NoticeKind.CANNOT_RECORD, None, now)
             self._note(decision, now, "cannot record", "")
             log.critical("visit.cannot_record", extra={"fields": {"reason": str(error)}})
-            self._show(NoticeKind.CANNOT_RECORD, None, now)
             return
         except Exception:
             self._show(NoticeKind.CANNOT_RECORD, None, now)

@@ -8,6 +8,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,10 +16,11 @@ from kiosk.config import Settings
 from kiosk.decide.gallery import Gallery, Template
 from kiosk.errors import KioskError, OutboxLockedError, VaultError
 from kiosk.types import Embedding
-from kiosk.vault import KEY_FILE, Vault, device_id, open_vault, write_atomic
+from kiosk.vault import ID_FILE, KEY_FILE, Vault, device_id, open_vault, write_atomic
 from kiosk.wire.signing import Signer
 
 GALLERY_FILE = "gallery.sealed"
+OUTBOX_FILE = "outbox.db"
 _GALLERY_CONTEXT = "gallery/1"
 
 
@@ -35,30 +37,54 @@ class State:
     @property
     def outbox_path(self) -> Path:
         """The queue's database."""
-        return self.folder / "outbox.db"
+        return self.folder / OUTBOX_FILE
+
+    def signer_named(self, key_id: str) -> Signer:
+        """This device's sign key under an id, also one that new messages no longer name."""
+        return Signer(key_id, self.vault.sign_key)
 
     def load_gallery(self) -> Gallery:
         """The enrolled people; an empty gallery when there is no file yet.
 
         Raises VaultError when the file does not authenticate: it is left where it is.
         """
+        document = self._gallery_document()
+        return Gallery(template_from(entry) for entry in document.get("templates", ()))
+
+    def gallery_number(self) -> int | None:
+        """How often the gallery on disk had been saved when it was; None without a file.
+
+        VaultError as from `load_gallery`.
+        """
+        document = self._gallery_document()
+        return int(document.get("number", 0)) if document else None
+
+    def save_gallery(self, gallery: Gallery, *, beyond: int = 0) -> int:
+        """Replace the gallery on disk as a whole, or leave it as it was; returns its number.
+
+        The number is above the one on disk and above `beyond`.
+        """
+        number = max(self.gallery_number() or 0, beyond) + 1
+        templates = [template_document(template) for template in gallery.templates]
+        document = {"version": 1, "number": number, "templates": templates}
+        sealed = self.vault.seal(json.dumps(document).encode(), _GALLERY_CONTEXT)
+        write_atomic(self.folder / GALLERY_FILE, sealed)
+        return number
+
+    def _gallery_document(self) -> dict[str, Any]:
         path = self.folder / GALLERY_FILE
         try:
-            sealed = path.read_bytes()
+            document = json.loads(self.vault.unseal(path.read_bytes(), _GALLERY_CONTEXT))
         except FileNotFoundError:
-            return Gallery()
-        try:
-            return _gallery_from(self.vault.unseal(sealed, _GALLERY_CONTEXT))
+            return {}
         except VaultError as error:
             raise VaultError(
                 f"{path}: expected a gallery sealed by this device, {error.message}",
                 hint="restore the file and device.secret together, or move it away and enrol again",
             ) from error
-
-    def save_gallery(self, gallery: Gallery) -> None:
-        """Replace the gallery on disk as a whole, or leave it as it was."""
-        sealed = self.vault.seal(_gallery_bytes(gallery), _GALLERY_CONTEXT)
-        write_atomic(self.folder / GALLERY_FILE, sealed)
+        if document.get("version") != 1:
+            raise VaultError(f"gallery of version 1 expected, got {document.get('version')!r}")
+        return dict(document)
 
     def close(self) -> None:
         """Give up the lock."""
@@ -74,14 +100,16 @@ def open_state(settings: Settings) -> State:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        # ValueError: a path that no system call takes.
+        reason = getattr(error, "strerror", None) or error
         raise KioskError(
-            f"paths.state_dir {folder}: expected a folder to write to, got {error.strerror}",
+            f"paths.state_dir {folder}: expected a folder to write to, got {reason}",
             hint="make it writable for this user or set paths.state_dir",
         ) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        _check_secret(folder)
+        _check_identity(folder)
         vault = open_vault(folder)
         key_id = settings.server.key_id
         signer = Signer(key_id, vault.sign_key) if key_id else None
@@ -97,14 +125,15 @@ def open_state(settings: Settings) -> State:
         raise
 
 
-def _check_secret(folder: Path) -> None:
-    """Without its secret sealed data is lost: a new secret in its place would hide that."""
-    sealed = [name for name in ("gallery.sealed", "outbox.db") if (folder / name).exists()]
-    if sealed and not (folder / KEY_FILE).exists():
-        raise VaultError(
-            f"{folder}: {KEY_FILE} expected beside {' and '.join(sealed)}, nothing is there",
-            hint="put it back, or move the sealed files away and begin anew",
-        )
+def _check_identity(folder: Path) -> None:
+    """Without its secret and id sealed data is lost: new ones in their place would hide that."""
+    sealed = [name for name in (GALLERY_FILE, OUTBOX_FILE) if (folder / name).exists()]
+    for name in (KEY_FILE, ID_FILE):
+        if sealed and not (folder / name).exists():
+            raise VaultError(
+                f"{folder}: {name} expected beside {' and '.join(sealed)}, nothing is there",
+                hint="restore it from a backup, or move the sealed files away and begin anew",
+            )
 
 
 def pack_vector(vector: np.ndarray[tuple[int], np.dtype[np.float32]]) -> str:
@@ -131,15 +160,3 @@ def template_document(template: Template) -> dict[str, str]:
         "source": template.source,
         "vector": pack_vector(template.embedding.vector),
     }
-
-
-def _gallery_bytes(gallery: Gallery) -> bytes:
-    documents = [template_document(template) for template in gallery.templates]
-    return json.dumps({"version": 1, "templates": documents}).encode()
-
-
-def _gallery_from(data: bytes) -> Gallery:
-    document = json.loads(data)
-    if document.get("version") != 1:
-        raise VaultError(f"gallery of version 1 expected, got {document.get('version')!r}")
-    return Gallery(template_from(entry) for entry in document["templates"])

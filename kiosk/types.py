@@ -24,6 +24,8 @@ class Trust(Enum):
     """How far a wall-clock time may be believed."""
 
     SYNCED = "synced"
+    CORRECTED = "corrected"
+    """Set right afterwards, from a synchronised clock of the same boot."""
     UNSYNCED = "unsynced"
 
 

@@ -85,7 +85,8 @@ class Vault:
         HMAC-SHA256, truncated; labels keep purposes apart.
         """
         name = label.encode("utf-8")
-        message = len(name).to_bytes(4, "big") + name + text.encode("utf-8")
+        # A lone surrogate has no UTF-8; a name that holds one is refused elsewhere, not here.
+        message = len(name).to_bytes(4, "big") + name + text.encode("utf-8", "surrogatepass")
         return hmac.new(self._tag_key, message, hashlib.sha256).digest()[:TAG_BYTES]
 
 

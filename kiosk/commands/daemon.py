@@ -1,4 +1,4 @@
-"""`kiosk run`, `kiosk status` and `kiosk outbox status`."""
+"""`kiosk run` and `kiosk status`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from kiosk.changeover import in_words
 from kiosk.commands.console import add_config, add_json, say, say_json, settings_of
-from kiosk.commands.desk import perform
+from kiosk.commands.outbox import queue_words
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -23,13 +23,6 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     add_config(status)
     add_json(status)
     status.set_defaults(action=show_status)
-    outbox = commands.add_parser("outbox", help="the queue on disk").add_subparsers(
-        dest="what", required=True
-    )
-    counts = outbox.add_parser("status", help="how much waits, and since when")
-    add_config(counts)
-    add_json(counts)
-    counts.set_defaults(action=show_outbox)
 
 
 def run_daemon(options: argparse.Namespace) -> int:
@@ -64,20 +57,11 @@ def show_status(options: argparse.Namespace) -> int:
     say(f"people    {status['people']}")
     for line in in_words(status["changeover"]):
         say(f"          {line}")
+    say(f"gallery   {status['gallery']}")
     say(f"server    {_link_words(status['online'])}")
-    say(f"queue     {_queue_words(status['outbox'])}")
+    say(f"queue     {queue_words(status['outbox'])}")
     for what, number in sorted(status["counts"].items()):
         say(f"          {what}: {number}")
-    return 0
-
-
-def show_outbox(options: argparse.Namespace) -> int:
-    """Counts of the queue, from the daemon or, without one, from the file itself."""
-    counts = perform(settings_of(options), "outbox")
-    if options.json:
-        say_json(counts)
-        return 0
-    say(_queue_words(counts))
     return 0
 
 
@@ -108,15 +92,3 @@ def _fallback_words(fallback: dict[str, Any]) -> str:
 def _link_words(online: bool | None) -> str:
     words = {None: "not asked yet", True: "answers", False: "does not answer"}
     return words[online]
-
-
-def _queue_words(counts: dict[str, Any]) -> str:
-    oldest = counts["oldest_ms"]
-    since = ""
-    if oldest is not None:
-        moment = datetime.fromtimestamp(oldest / 1000, UTC)
-        since = f", the oldest from {moment:%Y-%m-%d %H:%M:%S} UTC"
-    return (
-        f"{counts['pending']} waiting{since}, {counts['quarantined']} set aside,"
-        f" {counts['settled']} settled"
-    )

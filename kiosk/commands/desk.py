@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kiosk.clock import SystemClock
 from kiosk.config import Settings
 from kiosk.control import ask, daemon_listens
 from kiosk.decide.gallery import Gallery
 from kiosk.state import State, open_state
+
+if TYPE_CHECKING:
+    from kiosk.people import Marks, People
 
 
 @dataclass(slots=True)
@@ -23,22 +26,16 @@ def perform(settings: Settings, operation: str, **arguments: Any) -> dict[str, A
         return ask(settings.paths.runtime_dir, operation, **arguments)
     state = open_state(settings)
     try:
-        if operation == "outbox":
-            return _outbox(state)
-        from kiosk.people import People
-        from kiosk.vision.manifest import manifest_of
-
-        manifest, models = manifest_of(settings), settings.models
-        space = manifest.get(models.embedder, "embedder").space
-        also = manifest.get(models.also, "embedder").space if models.also else ""
-        people = People(state, _Holder(state.load_gallery()), space, also=also)
-        return people.handlers()[operation](arguments)
+        return _on_files(settings, state, operation, arguments)
     finally:
         state.close()
 
 
-def _outbox(state: State) -> dict[str, Any]:
-    from kiosk.outbox.store import Outbox, status_document
+def _on_files(
+    settings: Settings, state: State, operation: str, arguments: dict[str, Any]
+) -> dict[str, Any]:
+    from kiosk.outbox.operations import operations
+    from kiosk.outbox.store import Outbox
 
     outbox = Outbox(
         state.outbox_path,
@@ -49,6 +46,23 @@ def _outbox(state: State) -> dict[str, Any]:
     )
     outbox.start()
     try:
-        return status_document(outbox.status())
+        of_the_queue = operations(outbox)
+        if operation in of_the_queue:
+            return of_the_queue[operation](arguments)
+        return _people(settings, state, outbox).handlers()[operation](arguments)
     finally:
         outbox.close(5.0)
+
+
+def _people(settings: Settings, state: State, marks: Marks) -> People:
+    from kiosk.people import People
+    from kiosk.vision.manifest import manifest_of
+
+    manifest, models = manifest_of(settings), settings.models
+    entry = manifest.get(models.embedder, "embedder")
+    also = None
+    if models.also:
+        second = manifest.get(models.also, "embedder")
+        also = (second.space, second.dim)
+    holder = _Holder(state.load_gallery())
+    return People(state, holder, space=entry.space, dim=entry.dim, marks=marks, also=also)

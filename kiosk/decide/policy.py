@@ -107,7 +107,8 @@ class Policy:
 
     `threshold` is the least cosine, from the configuration or from the model's manifest,
     `also_threshold` that of the second space.
-    The gallery is a plain attribute: replacing it is in force at the next frame.
+    The gallery is a plain attribute: replacing it is in force at the next frame, also for
+    whoever stands before the camera already.
     """
 
     def __init__(
@@ -127,16 +128,42 @@ class Policy:
         self._history = history
         self._tracker = Tracker(gap_s=rules.visit_gap_s, min_quality=rules.min_quality)
         self._decided: set[int] = set()
+        self._unknown: set[int] = set()
         self._looked: set[int] = set()
+        self._in_force = gallery
 
     def decide(self, sightings: Sequence[Sighting], now: Stamp) -> list[Decision]:
-        """The decisions that this frame brings, in order of face size."""
+        """The decisions that this frame brings, in order of face size.
+
+        Nobody is in one frame twice: of two faces that come to the same person one is recorded,
+        the other (a reflection, a photograph) is ALREADY_RECORDED, whatever the repeat window.
+        """
+        self._take_gallery()
         seen, ended = self._tracker.follow(sightings, now)
         for track in ended:
-            self._decided.discard(track.number)
-            self._looked.discard(track.number)
-        decisions = (self._of(track, now) for track in seen if track.number not in self._decided)
-        return [decision for decision in decisions if decision is not None]
+            for numbers in (self._decided, self._unknown, self._looked):
+                numbers.discard(track.number)
+        decisions: list[Decision] = []
+        for track in seen:
+            decision = None if track.number in self._decided else self._of(track, now)
+            if decision is not None:
+                decisions.append(_once(decision, decisions))
+        return decisions
+
+    def repeated(self, person: str, now: Stamp) -> Stamp | None:
+        """When a person was last recorded, if that is within the repeat window before `now`."""
+        before = self._history.last_recorded(person, self._direction)
+        # After a clock that ran ahead, wall time may say "in the future": that is no repeat.
+        if before is None or not 0.0 <= elapsed_s(before, now) < self._rules.repeat_window_s:
+            return None
+        return before
+
+    def _take_gallery(self) -> None:
+        """Under a new gallery whoever stands there unknown is looked at anew, without leaving."""
+        gallery = self.gallery
+        if gallery is not self._in_force:
+            self._in_force = gallery
+            self._decided -= self._unknown
 
     def _of(self, track: Track, now: Stamp) -> Decision | None:
         if not track.sightings:
@@ -147,12 +174,16 @@ class Policy:
         if len(track.sightings) < self._rules.frames_to_give_up:
             return self._look(track)
         self._decided.add(track.number)
+        if track.number in self._unknown:
+            # Looked at anew under another gallery and still a stranger: that was said before.
+            return None
+        self._unknown.add(track.number)
         best = max(track.sightings, key=lambda s: s.quality.overall)
         return Decision(Outcome.UNKNOWN, track.number, best)
 
     def _votes(self, track: Track) -> list[tuple[Sighting, Match]]:
         margin = self._rules.margin
-        votes = (vote(s, self.gallery, self._thresholds, margin) for s in track.sightings)
+        votes = (vote(s, self._in_force, self._thresholds, margin) for s in track.sightings)
         return [named for named in votes if named is not None]
 
     def _look(self, track: Track) -> Decision | None:
@@ -164,12 +195,16 @@ class Policy:
 
     def _named(self, track: Track, agreed: _Agreement, now: Stamp) -> Decision:
         self._decided.add(track.number)
-        before = self._history.last_recorded(agreed.person, self._direction)
-        outcome = Outcome.RECORD
-        if before is not None and self._within_window(before, now):
-            outcome = Outcome.ALREADY_RECORDED
+        before = self.repeated(agreed.person, now)
+        outcome = Outcome.RECORD if before is None else Outcome.ALREADY_RECORDED
         return Decision(outcome, track.number, agreed.best, agreed.person, agreed.score, before)
 
-    def _within_window(self, before: Stamp, now: Stamp) -> bool:
-        # After a clock that ran ahead, wall time may say "in the future": that is no repeat.
-        return 0.0 <= elapsed_s(before, now) < self._rules.repeat_window_s
+
+def _once(decision: Decision, earlier: Sequence[Decision]) -> Decision:
+    """A decision as it stands after those of the same frame."""
+    if decision.outcome is Outcome.RECORD:
+        for other in earlier:
+            if other.person == decision.person:
+                before = other.before or other.sighting.seen
+                return replace(decision, outcome=Outcome.ALREADY_RECORDED, before=before)
+    return decision

@@ -15,6 +15,7 @@ from pathlib import Path
 import onnx
 
 from kiosk.errors import KioskError, ModelError, UserError
+from kiosk.lab.fold import folded
 from kiosk.lab.prelu import as_blocked
 from kiosk.lab.tflite_graph import OnnxWriter, read_graph
 from kiosk.vision.manifest import load_manifest, shipped_models_dir
@@ -56,7 +57,7 @@ def build(sources: Path) -> dict[str, bytes]:
     return {
         "blazeface-short-fp32.onnx": _bytes(detector),
         "mobilefacenet-prelu-fp32.onnx": _bytes(plain),
-        "mobilefacenet-fp32.onnx": _bytes(as_blocked(plain)),
+        "mobilefacenet-fp32.onnx": _bytes(as_blocked(folded(plain))),
     }
 
 

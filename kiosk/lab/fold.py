@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+from onnx import helper
 
 from kiosk.lab.graph import FloatWeights, Net, attribute, is_pointwise
 
@@ -28,6 +29,37 @@ def folded(model: onnx.ModelProto) -> onnx.ModelProto:
     for node in net.nodes:
         if node.op_type == "Conv":
             _fold_pair(net, node)
+    return net.finish()
+
+
+def with_pointwise_norms(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Batch normalisations before convolutions as 1x1 depthwise convolutions, exactly.
+
+    For what `folded` has to leave: the quantiser keeps BatchNormalization in float, with Q, DQ and
+    two transpositions around it. A channel's only weight is 127 of its own scale in INT8, so that
+    nothing is lost in it.
+    """
+    net = Net(model)
+    for node in net.nodes:
+        readers = net.read.get(node.output[0], [])
+        if node.op_type != "BatchNormalization" or not any(r.op_type == "Conv" for r in readers):
+            continue
+        scale, shift = _affine(net, node)
+        y = node.output[0]
+        # Not y_scale: ONNX Runtime's quantiser gives that name to the scale of y itself.
+        constants = [
+            net.add(f"{y}_norm_weight", scale.reshape(-1, 1, 1, 1)),
+            net.add(f"{y}_norm_bias", shift),
+        ]
+        pointwise = helper.make_node(
+            "Conv",
+            [node.input[0], *constants],
+            [y],
+            name=f"Norm_{y}",
+            kernel_shape=[1, 1],
+            group=scale.size,
+        )
+        node.CopyFrom(pointwise)
     return net.finish()
 
 

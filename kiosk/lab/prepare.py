@@ -10,7 +10,7 @@ from onnx import version_converter
 
 from kiosk.errors import ModelError
 from kiosk.lab.equalise import with_factors
-from kiosk.lab.fold import folded
+from kiosk.lab.fold import folded, with_pointwise_norms
 from kiosk.lab.prelu import as_blocked, as_four, as_max, with_slopes_below_one
 from kiosk.lab.runner import session_of
 from kiosk.lab.subject import Subject
@@ -18,6 +18,7 @@ from kiosk.lab.subject import Subject
 # Scales for each channel need it: on older graphs onnxruntime's quantiser writes a file that its
 # own runtime refuses.
 LEAST_OPSET = 13
+_TAKEN_ENDINGS = ("_scale", "_zero_point", "_quantized")
 TOLERANCE = 1e-5
 """How far an exact rewrite may move a value of the normalised embedding."""
 
@@ -40,6 +41,7 @@ def ready(subject: Subject) -> onnx.ModelProto:
     del model.graph.input[:]
     model.graph.input.extend(inputs)
     model.ir_version = max(model.ir_version, 8)
+    _rename_what_clashes(model)
     if subject.opset >= LEAST_OPSET:
         return model
     try:
@@ -53,6 +55,19 @@ def ready(subject: Subject) -> onnx.ModelProto:
         ) from error
     same_or_refuse(subject, newer, f"converting opset {subject.opset} to {LEAST_OPSET}")
     return newer
+
+
+def _rename_what_clashes(model: onnx.ModelProto) -> None:
+    """ONNX Runtime's quantiser names its own constants by these endings: `x_scale` is x's."""
+    names = {
+        tensor.name: f"{tensor.name}_given"
+        for tensor in model.graph.initializer
+        if tensor.name.endswith(_TAKEN_ENDINGS)
+    }
+    for tensor in model.graph.initializer:
+        tensor.name = names.get(tensor.name, tensor.name)
+    for node in model.graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
 
 
 def same_or_refuse(subject: Subject, changed: onnx.ModelProto, what: str) -> None:
@@ -78,7 +93,7 @@ def same_or_refuse(subject: Subject, changed: onnx.ModelProto, what: str) -> Non
 
 def base_of(subject: Subject) -> onnx.ModelProto:
     """The FP32 graph that equalisation works on: folded, slopes above one turned below."""
-    model = with_slopes_below_one(folded(ready(subject)))
+    model = with_slopes_below_one(with_pointwise_norms(folded(ready(subject))))
     same_or_refuse(subject, model, "folding and turning slopes")
     return model
 

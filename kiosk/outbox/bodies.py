@@ -24,6 +24,22 @@ class Bodies:
         """Write and seal all of a punch that will not change; WireError for one nobody can read."""
         return self._vault.seal(message.draft(punch), self._context("draft", punch.event_id))
 
+    def secret_check(self) -> bytes:
+        """Return 16 bytes that only this device secret gives."""
+        return self._vault.tag("", "outbox.secret")
+
+    def device_check(self) -> bytes:
+        """Return 16 bytes that only this device id gives, under this secret."""
+        return self._vault.tag(self._device_id, "outbox.device")
+
+    def seal_mark(self, number: int) -> bytes:
+        """Seal the number of the newest gallery."""
+        return self._vault.seal(str(number).encode("ascii"), self._context("gallery", "newest"))
+
+    def open_mark(self, sealed: bytes) -> int:
+        """Open the number of the newest gallery; VaultError if it does not authenticate."""
+        return int(self._vault.unseal(sealed, self._context("gallery", "newest")))
+
     def employee_tag(self, employee: str) -> bytes:
         """Return 16 bytes by which a person is found again without the name being kept."""
         return self._vault.tag(employee, "outbox.employee")

@@ -2,21 +2,25 @@
 
 queued -> settled       the server has it: id, number, time and a hash stay, the rest is erased
 queued -> quarantined   the server refuses it, or it cannot be sent: everything is kept
+quarantined -> queued   somebody asks for another try: the same bytes, in the old place
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
-from kiosk.errors import OutboxError, VaultError, WireError
+from kiosk.clock import Clock, corrected
+from kiosk.errors import OutboxError, UserError, VaultError, WireError
 from kiosk.outbox.bodies import Bodies
 from kiosk.outbox.database import Database
-from kiosk.outbox.rows import Recorded, Rows
+from kiosk.outbox.rows import Recorded, Rows, SetAside
 from kiosk.types import Direction, Envelope, ReceiptStatus, Stamp
+from kiosk.vault import ID_FILE, KEY_FILE
 
 log = logging.getLogger(__name__)
 
@@ -40,9 +44,42 @@ class OutboxStatus:
 class Ledger:
     """The life of events in one database."""
 
-    def __init__(self, database: Database, bodies: Bodies) -> None:
+    def __init__(self, database: Database, bodies: Bodies, clock: Clock) -> None:
         self._database = database
         self._bodies = bodies
+        self._clock = clock
+
+    def bind(self, where: Path) -> None:
+        """Make the queue this device's, once; OutboxError if it is another one's.
+
+        Sent under another id its events would be another kiosk's, and under another secret not
+        one of them opens: each would be set aside instead of sent.
+        """
+        ours = (self._bodies.secret_check(), self._bodies.device_check())
+        with self._rows() as rows:
+            row = rows.first("SELECT secret_check, device_check FROM device")
+            if row is None:
+                rows.run(
+                    "INSERT INTO device (id, secret_check, device_check) VALUES (1, ?, ?)", *ours
+                )
+                return
+        for name, right, came in zip((KEY_FILE, ID_FILE), row, ours, strict=True):
+            if right != came:
+                raise OutboxError(
+                    f"{where}: expected the {name} that this queue was sealed with, got another",
+                    hint=f"restore {name} from a backup, or move the queue away and begin anew",
+                )
+
+    def gallery_mark(self) -> int:
+        """Return the number of the newest gallery, 0 if none was noted; VaultError if changed."""
+        with self._rows() as rows:
+            (sealed,) = rows.one("SELECT gallery_mark FROM device")
+        return 0 if sealed is None else self._bodies.open_mark(sealed)
+
+    def mark_gallery(self, number: int) -> None:
+        """Note the number of the newest gallery."""
+        with self._rows() as rows:
+            rows.run("UPDATE device SET gallery_mark = ?", self._bodies.seal_mark(number))
 
     def put(
         self,
@@ -75,6 +112,11 @@ class Ledger:
         with self._rows() as rows:
             return rows.last_punch(employee_tag, kind)
 
+    def waits(self) -> bool:
+        """Return whether anything is queued; nothing is changed."""
+        with self._rows() as rows:
+            return rows.waits()
+
     def lease(self) -> Envelope | None:
         """Return the oldest queued event, its body frozen and the attempt counted on disk.
 
@@ -90,7 +132,7 @@ class Ledger:
                     return self._leased(rows, event)
                 except (VaultError, WireError) as error:
                     reason = f"cannot be sent: {error}"
-                    rows.set_aside(event, reason)
+                    rows.set_aside(event, reason, self._now_ms())
             fields = {"event_id": event.event_id, "seq": event.seq, "reason": reason}
             log.error("outbox.unsendable", extra={"fields": fields})
 
@@ -101,7 +143,7 @@ class Ledger:
             if event.body_sha256 is None:
                 raise OutboxError(f"expected an event that was leased, {event_id} never was")
             if status is ReceiptStatus.REJECTED:
-                rows.set_aside(event, "rejected by the server", status)
+                rows.set_aside(event, "rejected by the server", self._now_ms(), status)
             else:
                 rows.erase(event, status)
         return event
@@ -110,8 +152,24 @@ class Ledger:
         """Set a queued event aside."""
         with self._rows() as rows:
             event = rows.queued(event_id)
-            rows.set_aside(event, reason)
+            rows.set_aside(event, reason, self._now_ms())
         return event
+
+    def in_quarantine(self, limit: int) -> list[SetAside]:
+        """Return the oldest events in quarantine."""
+        with self._rows() as rows:
+            return rows.in_quarantine(limit)
+
+    def retry(self, event_ids: Sequence[str] | None) -> list[Recorded]:
+        """Queue these events again, None for all; UserError, and nothing done, for a wrong id."""
+        with self._rows() as rows:
+            if event_ids is None:
+                events = [aside.event for aside in rows.in_quarantine(-1)]
+            else:
+                events = [_in_quarantine(rows, name) for name in dict.fromkeys(event_ids)]
+            for event in events:
+                rows.take_back(event)
+        return events
 
     def status(self) -> OutboxStatus:
         """Return the counts, in the same time however many events were settled."""
@@ -129,7 +187,11 @@ class Ledger:
             "SELECT draft, body FROM waiting WHERE position = ?", event.position
         )
         if sealed is None:
-            body, sealed = self._bodies.freeze(event.event_id, draft, event.seen, event.seq)
+            # Until this moment a clock that was set right still counts.
+            seen = corrected(event.seen, self._clock.now())
+            body, sealed = self._bodies.freeze(event.event_id, draft, seen, event.seq)
+            if seen is not event.seen:
+                rows.correct(event, seen)
             # The draft has become the body: one copy of a face is enough.
             rows.run(
                 "UPDATE waiting SET draft = NULL, body = ? WHERE position = ?",
@@ -143,7 +205,21 @@ class Ledger:
         )
         return Envelope(event.seq, event.event_id, body, event.attempts + 1)
 
+    def _now_ms(self) -> int:
+        return self._clock.now().utc_ms
+
     @contextmanager
     def _rows(self) -> Iterator[Rows]:
         with self._database.transaction() as connection:
             yield Rows(connection)
+
+
+def _in_quarantine(rows: Rows, event_id: str) -> Recorded:
+    event = rows.event(event_id)
+    if event is None or event.state != "quarantined":
+        state = "never was recorded" if event is None else f"is {event.state}"
+        raise UserError(
+            f"expected an event that was set aside, {event_id} {state}",
+            hint="`kiosk outbox quarantine` lists them; nothing was changed",
+        )
+    return event

@@ -16,11 +16,16 @@ _EVENT = (
     f" event.state, event.attempts, event.body_sha256, {_STAMP}"
 )
 _JOINED = "JOIN boot ON boot.id = event.boot JOIN epoch ON epoch.id = event.epoch"
-# All three are put together from the constants above, never from values.
+# All are put together from the constants above, never from values.
 _BY_ID = f"SELECT {_EVENT} FROM event {_JOINED} WHERE event.event_id = ?"  # noqa: S608
 _OLDEST = (
     f"SELECT {_EVENT} FROM waiting JOIN event USING (position) {_JOINED}"  # noqa: S608
     " ORDER BY waiting.position LIMIT 1"
+)
+_SET_ASIDE = (
+    f"SELECT {_EVENT}, quarantine.reason, quarantine.utc_ms"  # noqa: S608
+    f" FROM quarantine JOIN event USING (position) {_JOINED}"
+    " ORDER BY quarantine.position LIMIT ?"
 )
 _LAST_PUNCH = (
     f"SELECT {_STAMP} FROM last_punch JOIN event USING (position)"  # noqa: S608
@@ -51,6 +56,15 @@ class Recorded:
     seen: Stamp
 
 
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """One event in quarantine: why, and when by the clock of that moment (None: not noted)."""
+
+    event: Recorded
+    reason: str
+    utc_ms: int | None
+
+
 class Rows:
     """Named reads and changes over one open transaction."""
 
@@ -76,6 +90,10 @@ class Rows:
                 hint="the file was changed by hand or is damaged; restore it",
             )
         return row
+
+    def waits(self) -> bool:
+        """Return whether anything is queued."""
+        return self.first("SELECT 1 FROM waiting LIMIT 1") is not None
 
     def oldest(self) -> Recorded | None:
         """Return the event that has waited longest."""
@@ -138,12 +156,21 @@ class Rows:
             "UPDATE epoch SET queued = queued - 1, settled = settled + 1 WHERE id = ?", event.epoch
         )
 
-    def set_aside(self, event: Recorded, reason: str, answer: ReceiptStatus | None = None) -> None:
+    def correct(self, event: Recorded, seen: Stamp) -> None:
+        """Give a queued event its corrected wall time: what is sent is what stays."""
+        self.run(
+            "UPDATE event SET utc_ms = ?, trust = ? WHERE position = ?",
+            *(seen.utc_ms, seen.trust.value, event.position),
+        )
+
+    def set_aside(
+        self, event: Recorded, reason: str, at_ms: int, answer: ReceiptStatus | None = None
+    ) -> None:
         """Move all that a queued event holds to the quarantine."""
         self.run(
-            "INSERT INTO quarantine (position, draft, body, reason)"
-            " SELECT position, draft, body, ? FROM waiting WHERE position = ?",
-            *(reason, event.position),
+            "INSERT INTO quarantine (position, draft, body, reason, utc_ms)"
+            " SELECT position, draft, body, ?, ? FROM waiting WHERE position = ?",
+            *(reason, at_ms, event.position),
         )
         self.run("DELETE FROM waiting WHERE position = ?", event.position)
         self.run(
@@ -152,6 +179,29 @@ class Rows:
         )
         self.run(
             "UPDATE epoch SET queued = queued - 1, quarantined = quarantined + 1 WHERE id = ?",
+            event.epoch,
+        )
+
+    def in_quarantine(self, limit: int) -> list[SetAside]:
+        """Return the oldest events in quarantine."""
+        return [
+            SetAside(_recorded(row[:-2]), row[-2], row[-1])
+            for row in self._connection.execute(_SET_ASIDE, (limit,)).fetchall()
+        ]
+
+    def take_back(self, event: Recorded) -> None:
+        """Move all that an event in quarantine holds back to its old place in the queue."""
+        self.run(
+            "INSERT INTO waiting (position, draft, body)"
+            " SELECT position, draft, body FROM quarantine WHERE position = ?",
+            event.position,
+        )
+        self.run("DELETE FROM quarantine WHERE position = ?", event.position)
+        self.run(
+            "UPDATE event SET state = 'queued', answer = NULL WHERE position = ?", event.position
+        )
+        self.run(
+            "UPDATE epoch SET queued = queued + 1, quarantined = quarantined - 1 WHERE id = ?",
             event.epoch,
         )
 

@@ -101,5 +101,19 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         ) STRICT, WITHOUT ROWID
         """,
     ),
+    (
+        # Whose queue this is: keyed hashes of the secret and the device id that it is sealed
+        # under. The gallery's newest number lies here too, sealed: whoever puts an older gallery
+        # back would have to put the whole queue back with it, and the server sees that.
+        """
+        CREATE TABLE device (
+            id INTEGER PRIMARY KEY CHECK (id = 1),
+            secret_check BLOB NOT NULL CHECK (length(secret_check) = 16),
+            device_check BLOB NOT NULL CHECK (length(device_check) = 16),
+            gallery_mark BLOB
+        ) STRICT
+        """,
+        "ALTER TABLE quarantine ADD COLUMN utc_ms INTEGER",
+    ),
 )
 """The statements of each version; `PRAGMA user_version` says how many versions were applied."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +13,7 @@ from kiosk.outbox.bodies import Bodies
 from kiosk.outbox.database import Database
 from kiosk.outbox.ledger import Ledger, OutboxStatus
 from kiosk.outbox.owner import Owner
-from kiosk.outbox.rows import Recorded
+from kiosk.outbox.rows import Recorded, SetAside
 from kiosk.types import Direction, Envelope, Punch, Receipt, ReceiptStatus, Stamp
 from kiosk.vault import Vault
 from kiosk.wire.signing import Signer
@@ -36,7 +36,7 @@ class Outbox:
     """
 
     arrived: threading.Event
-    """Set at every `put`; the sender clears it."""
+    """Set when something new waits; the sender clears it."""
 
     def __init__(
         self,
@@ -57,8 +57,9 @@ class Outbox:
     def start(self) -> None:
         """Open the file in the thread that will own it; once only.
 
-        OutboxLockedError: another process has it. OutboxError: it cannot be written, or is not an
-        outbox of this version. OutboxBrokenError: it is damaged.
+        OutboxLockedError: another process has it. OutboxError: it cannot be written, is not an
+        outbox of this version, or was sealed with another device id or secret.
+        OutboxBrokenError: it is damaged.
         """
         self._owner.start()
         try:
@@ -101,11 +102,16 @@ class Outbox:
         tag = self._bodies.employee_tag(employee)
         return self._ask(lambda ledger: ledger.last_recorded(tag, kind))
 
+    def waits(self) -> bool:
+        """Return whether any event is not settled; nothing is changed by asking."""
+        return self._ask(Ledger.waits)
+
     def lease(self) -> Envelope | None:
         """Return the oldest event that is not settled, None when nothing waits.
 
         Its body is frozen on disk by the first lease and the same ever after, also after a
-        restart. The same event is returned until it is settled or set aside.
+        restart: to be called when the connection stands, immediately before the first byte. The
+        same event is returned until it is settled or set aside.
         """
         return self._ask(Ledger.lease)
 
@@ -126,6 +132,30 @@ class Outbox:
         """Set a queued event aside; all of it is kept. OutboxError if it is not queued."""
         self._told_aside(self._ask(lambda ledger: ledger.quarantine(event_id, reason)), reason)
 
+    def in_quarantine(self, limit: int) -> list[SetAside]:
+        """Return the oldest events that were set aside, at most `limit`."""
+        return self._ask(lambda ledger: ledger.in_quarantine(limit))
+
+    def retry(self, event_ids: Sequence[str] | None) -> list[str]:
+        """Queue events that were set aside again, None for all; returns their ids.
+
+        All or nothing: UserError for an id that is not in quarantine. The body, if there is one,
+        is the same bytes as before.
+        """
+        events = self._ask(lambda ledger: ledger.retry(event_ids))
+        for event in events:
+            log.warning("outbox.retried", extra={"fields": self._facts(event)})
+        self.arrived.set()
+        return [event.event_id for event in events]
+
+    def gallery_mark(self) -> int:
+        """Return the number of the newest gallery, 0 if none was noted; VaultError if changed."""
+        return self._ask(Ledger.gallery_mark)
+
+    def mark_gallery(self, number: int) -> None:
+        """Note the number of the newest gallery, so that an older one is told from it."""
+        self._ask(lambda ledger: ledger.mark_gallery(number))
+
     def status(self) -> OutboxStatus:
         """Return counts and the oldest waiting event; never looks at settled ones."""
         return self._ask(Ledger.status)
@@ -135,7 +165,9 @@ class Outbox:
 
     def _open(self) -> Ledger:
         self._database = Database(self._path)
-        return Ledger(self._database, self._bodies)
+        ledger = Ledger(self._database, self._bodies, self._clock)
+        ledger.bind(self._path)
+        return ledger
 
     def _shut(self) -> None:
         if self._database is not None:

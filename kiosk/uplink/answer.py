@@ -1,12 +1,14 @@
-"""What a server's status line means for the event that was sent: a pure table."""
+"""What a server answered, and what its status line means for the event: a pure table."""
 
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from kiosk.errors import EventRefusedError, LinkDownError, UplinkPausedError, WireError
+from kiosk.errors import LinkDownError, UplinkPausedError, WireError
+from kiosk.types import Envelope
 
 log = logging.getLogger(__name__)
 
@@ -14,19 +16,36 @@ MAX_DELAY_S = 86_400.0
 
 _AGAIN = frozenset({408, 425, 429})
 _KIOSK_REFUSED = frozenset({401, 403, 404, 405, 410, 501})
-_EVENT_REFUSED = frozenset({400, 413, 422})
+_EVENT_REFUSED = frozenset({400, 422})
+_TOO_LARGE = 413
 _SHOWN_CHARACTERS = 40
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back for one message: a 2xx, or a refusal of this event, and the reply's body.
+
+    Neither is believed for its status: only the receipt in `body` can end the event.
+    """
+
+    envelope: Envelope
+    status: int
+    body: bytes
+
+    @property
+    def refused(self) -> bool:
+        """Whether the status says that the fault lies in this very event."""
+        return self.status in _EVENT_REFUSED
+
+
 def check_status(status: int, *, retry_after: str | None, date: str | None) -> None:
-    """Return for 2xx, and raise for every other HTTP status what it means.
+    """Return for 2xx, 400 and 422, and raise for every other HTTP status what it means.
 
     408, 425, 429 and 5xx but 501: LinkDownError with the delay the server asked for.
-    400, 413, 422: EventRefusedError. 401, 403, 404, 405, 410, 501 and every status that is not
-    named here, redirects among them: UplinkPausedError. `retry_after` and `date` are the reply's
-    headers of these names.
+    401, 403, 404, 405, 410, 413, 501 and every status that is not named here, redirects among
+    them: UplinkPausedError. `retry_after` and `date` are the reply's headers of these names.
     """
-    if 200 <= status < 300:
+    if 200 <= status < 300 or status in _EVENT_REFUSED:
         return
     if status in _AGAIN or (500 <= status < 600 and status not in _KIOSK_REFUSED):
         raise LinkDownError(
@@ -34,8 +53,11 @@ def check_status(status: int, *, retry_after: str | None, date: str | None) -> N
             hint="the event is sent again later",
             min_delay_s=_asked_delay_s(retry_after, date),
         )
-    if status in _EVENT_REFUSED:
-        raise EventRefusedError(f"expected a receipt, the server refuses this event: {status}")
+    if status == _TOO_LARGE:
+        raise UplinkPausedError(
+            f"expected a receipt, got status {status} for a message of a few kilobytes",
+            hint="raise the limit of the server or of what stands in between",
+        )
     if status in _KIOSK_REFUSED:
         raise UplinkPausedError(
             f"expected a receipt, the server refuses this kiosk: {status}",

@@ -1,18 +1,30 @@
-"""Connections that another thread can end, at every moment from their first packet on."""
+"""Connections that another thread can end, at every moment from their first packet on.
+
+They ask for what they send only once they stand, and read no more than a reply may have.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import select
 import socket
 import threading
+from collections.abc import Callable, Mapping
+from http.client import HTTPResponse
 from typing import Any, ClassVar
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
+
+MAX_REPLY_BYTES = 65_536
+# What a status line, its headers and the lengths of chunks may take besides.
+_MOST_WITH_HEAD = 2 * MAX_REPLY_BYTES
+
+OpenLetter = Callable[[], tuple[bytes, dict[str, str]]]
 
 
 class Lifeline:
@@ -101,10 +113,62 @@ def _raise(code: int) -> None:
         raise OSError(code, os.strerror(code))
 
 
+class _Bounded(io.RawIOBase):
+    """The bytes of one reply as they come from the socket, up to a limit.
+
+    The limit is held here, below everything that reads a size, a line or a chunk's length out of
+    the reply and believes it.
+    """
+
+    def __init__(self, source: io.RawIOBase) -> None:
+        self._source = source
+        self._left = _MOST_WITH_HEAD
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        if not self._left:
+            raise OSError(errno.EMSGSIZE, f"more than {MAX_REPLY_BYTES} bytes")
+        count = self._source.readinto(memoryview(buffer)[: self._left])
+        self._left -= count or 0
+        return count
+
+    def close(self) -> None:
+        self._source.close()
+        super().close()
+
+
+class _Reply(HTTPResponse):
+    """A reply that is read through the limit."""
+
+    def __init__(self, sock: socket.socket, *arguments: Any, **options: Any) -> None:
+        super().__init__(sock, *arguments, **options)
+        self.fp = io.BufferedReader(_Bounded(self.fp.detach()))
+
+
 class _Held(HTTPConnection):
-    """A connection that hands its socket to a lifeline before the first packet."""
+    """A connection that hands its socket to a lifeline before the first packet.
+
+    What it is asked to send it gets from `open_letter`, and only once it is connected.
+    """
 
     lifeline: ClassVar[Lifeline]
+    open_letter: ClassVar[OpenLetter]
+    response_class = _Reply
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        body: Any = None,
+        headers: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
+        if self.sock is None:
+            self.connect()
+        body, own = type(self).open_letter()
+        super().request(method, url, body=body, headers={**(headers or {}), **own}, **options)
 
     def connect(self) -> None:
         try:
@@ -143,8 +207,13 @@ class _Held(HTTPConnection):
         raise failure
 
 
-def pool_classes(lifeline: Lifeline) -> dict[str, type[HTTPConnectionPool]]:
-    """Return connection pools, by scheme, whose connections hang on `lifeline`."""
+def pool_classes(
+    lifeline: Lifeline, open_letter: OpenLetter
+) -> dict[str, type[HTTPConnectionPool]]:
+    """Return connection pools, by scheme, whose connections hang on `lifeline`.
+
+    `open_letter` gives body and headers of the request under way, when its connection stands.
+    """
 
     class Plain(_Held):
         pass
@@ -159,4 +228,5 @@ def pool_classes(lifeline: Lifeline) -> dict[str, type[HTTPConnectionPool]]:
         ConnectionCls = Secure
 
     Plain.lifeline = Secure.lifeline = lifeline
+    Plain.open_letter = Secure.open_letter = staticmethod(open_letter)
     return {"http": PlainPool, "https": SecurePool}

@@ -1,8 +1,9 @@
-"""One message out, the bytes of one 2xx reply in, or an error that decides what comes next."""
+"""One message out, one answer in, or an error that decides what comes next."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,9 @@ from kiosk.clock import Clock
 from kiosk.config import Server
 from kiosk.errors import LinkDownError, UplinkPausedError
 from kiosk.types import Envelope
-from kiosk.uplink.answer import check_status
-from kiosk.uplink.lifeline import Lifeline, pool_classes
+from kiosk.uplink.answer import Answer, check_status
+from kiosk.uplink.lifeline import MAX_REPLY_BYTES, Lifeline, OpenLetter, pool_classes
 
-MAX_REPLY_BYTES = 65_536
 _CHUNK_BYTES = 8192
 
 
@@ -37,23 +37,29 @@ class Poster:
         self._url = server.url.rstrip("/") + "/toon/attendance"
         self._limit_s = server.connect_timeout_s + server.read_timeout_s
         self._lifeline = Lifeline()
-        self._session = _session(server, self._lifeline)
+        self._letter: Callable[[], Envelope | None] = _no_letter
+        self._sent: Envelope | None = None
+        self._session = _session(server, self._lifeline, self._open_letter)
 
-    def post(self, envelope: Envelope) -> bytes:
-        """Return the body of a 2xx reply, at most 64 KiB.
+    def post(self, letter: Callable[[], Envelope | None]) -> Answer | None:
+        """Connect, ask for the letter once the connection stands, TLS included, and send it.
 
-        The whole exchange ends after connect and read timeout together, however slowly either
-        side drips. LinkDownError: no whole answer, or one that asks to try again.
-        UplinkPausedError: the server refuses this kiosk, or a configured file is missing.
-        EventRefusedError: the server refuses this event.
+        Returns what came back, its body at most 64 KiB; None when there was no letter, and
+        nothing was sent. The whole exchange ends after connect and read timeout together, however
+        slowly either side drips. LinkDownError: no whole answer, or one that asks to try again.
+        UplinkPausedError: the server refuses this kiosk, or a configured file is missing. What
+        `letter` raises comes through.
         """
         self._check_files()
+        self._letter, self._sent = letter, None
         self._lifeline.begin()
         done = threading.Event()
         guard = threading.Thread(target=self._guard, args=(done,), name="post-guard", daemon=True)
         guard.start()
         try:
-            body = self._exchange(envelope)
+            answer = self._exchange()
+        except _NothingToSend:
+            return None
         except (OSError, HTTPError) as error:
             raise self._down(_cause(error)) from error
         finally:
@@ -62,7 +68,7 @@ class Poster:
         if self._lifeline.cut_because:
             # A reply without a length ends with its connection: this one may lack its end.
             raise self._down("a cut connection")
-        return body
+        return answer
 
     def abort(self) -> None:
         """End the post under way at once, and every later one, with LinkDownError. Any thread.
@@ -80,11 +86,17 @@ class Poster:
         if not self._clock.wait(done, self._limit_s):
             self._lifeline.cut(f"no whole reply within {self._limit_s:g} s")
 
-    def _exchange(self, envelope: Envelope) -> bytes:
+    def _open_letter(self) -> tuple[bytes, dict[str, str]]:
+        """Called by the connection when it stands: the body and the headers that go with it."""
+        self._sent = self._letter()
+        if self._sent is None:
+            raise _NothingToSend
+        body = self._sent.body
+        return body, {"Content-Length": str(len(body)), "Idempotency-Key": self._sent.event_id}
+
+    def _exchange(self) -> Answer:
         with self._session.post(
             self._url,
-            data=envelope.body,
-            headers={"Idempotency-Key": envelope.event_id},
             timeout=(self._server.connect_timeout_s, self._server.read_timeout_s),
             allow_redirects=False,
             stream=True,
@@ -94,7 +106,10 @@ class Poster:
                 retry_after=reply.headers.get("Retry-After"),
                 date=reply.headers.get("Date"),
             )
-            return self._bounded(reply)
+            body = self._bounded(reply)
+        if self._sent is None:
+            raise self._down("a reply before anything was sent")
+        return Answer(self._sent, reply.status_code, body)
 
     def _bounded(self, reply: requests.Response) -> bytes:
         body = bytearray()
@@ -121,6 +136,14 @@ class Poster:
                 )
 
 
+class _NothingToSend(Exception):  # noqa: N818 - no error: what waited was set aside
+    """There is no letter after all; the connection is given up, and nothing was sent."""
+
+
+def _no_letter() -> Envelope | None:
+    return None
+
+
 class _Session(requests.Session):
     def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002
         """Say that there is none: requests reads a redirect's body to its end without a bound."""
@@ -130,16 +153,16 @@ class _Session(requests.Session):
 class _Adapter(HTTPAdapter):
     """One kept connection, held by a lifeline; nothing is retried."""
 
-    def __init__(self, lifeline: Lifeline) -> None:
-        self._lifeline = lifeline
+    def __init__(self, lifeline: Lifeline, open_letter: OpenLetter) -> None:
+        self._pools = pool_classes(lifeline, open_letter)
         super().__init__(pool_connections=1, pool_maxsize=1, max_retries=0)
 
     def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
         super().init_poolmanager(*arguments, **options)
-        self.poolmanager.pool_classes_by_scheme = pool_classes(self._lifeline)
+        self.poolmanager.pool_classes_by_scheme = self._pools
 
 
-def _session(server: Server, lifeline: Lifeline) -> requests.Session:
+def _session(server: Server, lifeline: Lifeline, open_letter: OpenLetter) -> requests.Session:
     session = _Session()
     session.trust_env = False
     session.verify = server.ca_file or True
@@ -156,7 +179,7 @@ def _session(server: Server, lifeline: Lifeline) -> requests.Session:
     )
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
     for scheme in ("http://", "https://"):
-        session.mount(scheme, _Adapter(lifeline))
+        session.mount(scheme, _Adapter(lifeline, open_letter))
     return session
 
 

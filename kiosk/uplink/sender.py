@@ -1,4 +1,4 @@
-"""The loop that empties the queue: lease, post, read the receipt, settle; on a failure, wait."""
+"""The loop that empties the queue: post, read the receipt, settle; on a failure, wait."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Protocol
 from kiosk.clock import Clock
 from kiosk.config import Server
 from kiosk.errors import (
-    EventRefusedError,
     KioskError,
     LinkDownError,
     OutboxFullError,
@@ -19,6 +18,7 @@ from kiosk.errors import (
     UplinkPausedError,
 )
 from kiosk.types import Envelope, Receipt, ReceiptStatus, Stamp
+from kiosk.uplink.answer import Answer
 from kiosk.uplink.backoff import delay_s
 from kiosk.uplink.trouble import Trouble
 
@@ -33,8 +33,12 @@ class Queue(Protocol):
 
     arrived: threading.Event
 
+    def waits(self) -> bool:
+        """Return whether any event is not settled."""
+        ...
+
     def lease(self) -> Envelope | None:
-        """Return the oldest event that is not settled, None when nothing waits."""
+        """Freeze and return the oldest event that is not settled, None when nothing waits."""
         ...
 
     def settle(self, event_id: str, receipt: Receipt) -> None:
@@ -49,16 +53,19 @@ class Queue(Protocol):
 class Post(Protocol):
     """What the sender asks of the network."""
 
-    def post(self, envelope: Envelope) -> bytes:
-        """Return the body of a 2xx reply, or raise an UplinkError."""
+    def post(self, letter: Callable[[], Envelope | None]) -> Answer | None:
+        """Connect, then ask for the letter, then send it; returns what came back.
+
+        None when there was no letter, and nothing was sent; an UplinkError for a failure.
+        """
         ...
 
 
 class Sender:
     """Sends oldest first, one request in flight; attempts and age have no limit.
 
-    `read_receipt` turns the body of a 2xx reply into a receipt for this event, or raises
-    ReceiptError; `on_settled` is told after the queue was.
+    `read_receipt` finds the receipt in an answer, or raises ReceiptError or UplinkPausedError;
+    `on_settled` is told after the queue was.
     """
 
     online: bool | None
@@ -70,7 +77,7 @@ class Sender:
         self,
         queue: Queue,
         post: Post,
-        read_receipt: Callable[[Envelope, bytes], Receipt],
+        read_receipt: Callable[[Answer], Receipt],
         *,
         clock: Clock,
         rng: random.Random,
@@ -109,28 +116,32 @@ class Sender:
 
     def _step(self, stop: threading.Event) -> float:
         """Send the oldest event, if any; returns the seconds to wait before the next step."""
-        envelope = self._queue.lease()
-        if envelope is None:
+        if not self._queue.waits():
             self._clock.wait(self._queue.arrived, _IDLE_S)
             return 0.0
         try:
-            receipt = self._read_receipt(envelope, self._post.post(envelope))
-        except EventRefusedError as error:
-            self.online = True
-            self._queue.quarantine(envelope.event_id, str(error))
-            self._trouble.over()
-            return 0.0
+            # The body is made and frozen only when it can be sent: until then a clock that is set
+            # right, or a key that is set, still changes it.
+            answer = self._post.post(self._queue.lease)
+            if answer is None:
+                return 0.0
+            receipt = self._read_receipt(answer)
         except (LinkDownError, ReceiptError, UplinkPausedError) as error:
             # Cut off by the stop itself: that says nothing about the link.
             return 0.0 if stop.is_set() else self._unanswered(error)
         self.online = True
-        self._settle(envelope, receipt)
+        self._settle(answer, receipt)
         self._trouble.over()
         return receipt.min_delay_s
 
-    def _settle(self, envelope: Envelope, receipt: Receipt) -> None:
+    def _settle(self, answer: Answer, receipt: Receipt) -> None:
+        envelope = answer.envelope
         self.last_receipt = self._clock.now()
-        self._queue.settle(envelope.event_id, receipt)
+        if answer.refused:
+            reason = f"refused by the server with status {answer.status}"
+            self._queue.quarantine(envelope.event_id, reason)
+        else:
+            self._queue.settle(envelope.event_id, receipt)
         if receipt.status is ReceiptStatus.REJECTED:
             fields = {"event_id": envelope.event_id, "seq": envelope.seq}
             log.error("uplink.rejected", extra={"fields": fields})

@@ -55,6 +55,7 @@ class GuardedEmbedder:
         self._due_ns = clock.boottime_ns()
         self._turn = 0
         self.space = main.space
+        self.dim = main.dim
         # One gallery serves both, so neither may match below its own threshold.
         self.threshold = max(main.threshold, spare.threshold)
         self.fallback: Fallback | None = None

@@ -14,6 +14,9 @@ from msgspec import Meta, Struct
 
 from kiosk.config import Settings
 from kiosk.errors import ModelError
+from kiosk.wire.f2 import MAX_DIM, MIN_DIM
+from kiosk.wire.jsontext import quoted
+from kiosk.wire.message import SPACE, SPACE_EXPECTED
 
 OWN_MODELS = "models"
 """The folder in the state folder that `kiosk models add` fills and no deploy touches."""
@@ -200,6 +203,16 @@ def read_folder(folder: Path) -> list[ModelEntry]:
     ]
 
 
+def _check_sendable(listed: _Listed, where: str) -> None:
+    """What the wire cannot carry must fail here, not when the first person is recognised."""
+    if not SPACE.fullmatch(listed.space):
+        raise ModelError(f"{where}: space: expected {SPACE_EXPECTED}, got {quoted(listed.space)}")
+    if not MIN_DIM <= listed.dim <= MAX_DIM:
+        raise ModelError(
+            f"{where}: dim: expected {MIN_DIM}..{MAX_DIM} values of an embedder, got {listed.dim}"
+        )
+
+
 def entry_from(item: Any, folder: Path, where: str) -> ModelEntry:
     """The entry of one `[[model]]` table; ModelError that begins with `where`."""
     try:
@@ -212,6 +225,7 @@ def entry_from(item: Any, folder: Path, where: str) -> ModelEntry:
         missing += ["threshold"] if listed.usable and listed.threshold is None else []
         if missing:
             raise ModelError(f"{where}: embedder {listed.id} needs {', '.join(missing)}")
+        _check_sendable(listed, where)
     fields = {name: getattr(listed, name) for name in listed.__struct_fields__ if name != "file"}
     if listed.threshold is None:
         fields["threshold"] = 1.0

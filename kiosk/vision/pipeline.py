@@ -89,14 +89,19 @@ class FacePipeline:
         return self._embedder.space
 
     @property
+    def dim(self) -> int:
+        """The number of values of an embedding."""
+        return self._embedder.dim
+
+    @property
     def threshold(self) -> float:
         """The manifest's match threshold."""
         return self._embedder.threshold
 
     @property
-    def also_space(self) -> str:
-        """The second embedding space, "" without one."""
-        return "" if self._also is None else self._also.space
+    def also_space(self) -> tuple[str, int] | None:
+        """The second embedding space and its number of values, None without one."""
+        return None if self._also is None else (self._also.space, self._also.dim)
 
     @property
     def also_threshold(self) -> float:

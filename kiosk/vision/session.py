@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +51,7 @@ def verified_bytes(entry: ModelEntry) -> bytes:
     return data
 
 
-def _options(threads: int, *, exact_int8: bool) -> ort.SessionOptions:
+def _options(threads: int, entries: Mapping[str, str]) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     # Left unset, onnxruntime pins threads and complains under a cpuset.
@@ -62,26 +63,37 @@ def _options(threads: int, *, exact_int8: bool) -> ort.SessionOptions:
     # A kiosk idles most of the day: spinning threads would heat the board for nothing.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
-    if exact_int8:
-        options.add_session_config_entry("session.x64quantprecision", "1")
+    for key, value in entries.items():
+        options.add_session_config_entry(key, value)
     return options
 
 
-def _load(data: bytes, threads: int) -> ort.InferenceSession:
-    """A session whose INT8 products do not saturate.
+def runtime_session(
+    data: bytes,
+    threads: int,
+    *,
+    entries: Mapping[str, str] | None = None,
+    profile: str | None = None,
+) -> ort.InferenceSession:
+    """A session of onnxruntime with the daemon's settings, whose INT8 products do not saturate.
 
-    Where VNNI is, the setting is left out: onnxruntime would heed it there too, for slower
-    kernels and nothing won.
+    Where VNNI is, that setting is left out: onnxruntime would heed it there too, for slower
+    kernels and nothing won. `entries` are further session entries, `profile` the prefix of a
+    profile file. Raises whatever onnxruntime raises.
     """
-    providers = ["CPUExecutionProvider"]
+
+    def load(more: Mapping[str, str]) -> ort.InferenceSession:
+        options = _options(threads, {**more, **(entries or {})})
+        if profile is not None:
+            options.enable_profiling, options.profile_file_prefix = True, profile
+        return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
     if read_cpu().saturates:
         # S8S8 in QOperator form has no kernel for the setting, and is exact without it: what
         # cannot be loaded with it is loaded below, or fails there by name.
         with contextlib.suppress(Exception):
-            return ort.InferenceSession(
-                data, _options(threads, exact_int8=True), providers=providers
-            )
-    return ort.InferenceSession(data, _options(threads, exact_int8=False), providers=providers)
+            return load({"session.x64quantprecision": "1"})
+    return load({})
 
 
 def _reason(error: Exception) -> str:
@@ -95,7 +107,7 @@ class Session:
         data = verified_bytes(entry)
         self._id = entry.id
         try:
-            self._session = _load(data, threads)
+            self._session = runtime_session(data, threads)
         # onnxruntime's exceptions have no public base class of their own.
         except Exception as error:
             raise ModelError(

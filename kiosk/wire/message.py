@@ -31,6 +31,13 @@ _TIME_EXPECTED = "UTC as YYYY-MM-DDTHH:MM:SS.mmmZ"
 _SHARE = r"0\.[0-9]{4}|1\.0000"
 _SHARE_EXPECTED = "text 0.0000..1.0000 with 4 decimals"
 
+EMPLOYEE = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,200}")
+"""What an employee id may be (`E1`); whoever enrols somebody asks here, before it is too late."""
+EMPLOYEE_EXPECTED = "1..200 characters, none of them control characters"
+SPACE = re.compile(r"[!-~]{1,128}")
+"""What the id of an embedding space may be (`F2_MODEL`)."""
+SPACE_EXPECTED = "1..128 ASCII characters without spaces"
+
 _RULES: dict[str, tuple[re.Pattern[str], str]] = {
     name: (re.compile(pattern), expected)
     for name, pattern, expected in (
@@ -38,16 +45,12 @@ _RULES: dict[str, tuple[re.Pattern[str], str]] = {
         ("A1", ANY_UUID, "a UUID in lower case"),
         ("A2", "IN|OUT", "IN or OUT"),
         ("D1", r"[!-~]{1,64}", "1..64 ASCII characters without spaces"),
-        (
-            "E1",
-            r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,200}",
-            "1..200 characters, none of them control characters",
-        ),
+        ("E1", EMPLOYEE, EMPLOYEE_EXPECTED),
         ("S1", PRESENT, PRESENT),
         ("TS1", _TIME, _TIME_EXPECTED),
         ("TS1_MIN", _TIME, _TIME_EXPECTED),
         ("TS1_MAX", _TIME, _TIME_EXPECTED),
-        ("F2_MODEL", r"[!-~]{1,128}", "1..128 ASCII characters without spaces"),
+        ("F2_MODEL", SPACE, SPACE_EXPECTED),
         ("F3", rf"-?(?:{_SHARE})", "text -1.0000..1.0000 with 4 decimals"),
         ("S2", _SHARE, _SHARE_EXPECTED),
         ("S3", _SHARE, _SHARE_EXPECTED),
@@ -126,8 +129,8 @@ def freeze(draft: bytes, *, seen: Stamp, seq: str, device_id: str, signer: Signe
     fields = read_object(draft, MessageError)
     fields |= {"D1": device_id, "TS1": _time_text(seen.utc_ms), "SEQ": seq}
     # Without a proven source the message claims nothing about its clock.
-    if seen.trust is Trust.SYNCED:
-        fields["CLK"] = "synced"
+    if seen.trust is not Trust.UNSYNCED:
+        fields["CLK"] = seen.trust.value
     if signer is not None:
         fields["K1"] = signer.key_id
         fields["SIG1"] = signer.sign_message(fields)

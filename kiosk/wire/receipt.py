@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from kiosk.errors import ReceiptError
 from kiosk.types import Receipt, ReceiptStatus
@@ -16,20 +17,21 @@ _STATUSES = ", ".join(status.value for status in ReceiptStatus)
 
 
 def parse(
-    body: bytes, *, event_id: str, frozen: bytes, signer: Signer | None, required: bool
+    body: bytes, *, event_id: str, frozen: bytes, keys: Callable[[str], Signer], required: bool
 ) -> Receipt:
     """Read the receipt for the event whose message was `frozen`.
 
-    With a `signer`, a SIG2 must be right if it is there; with `required` it must be there when
-    the message carried SIG1. ReceiptError for all else, a captive portal's page above all:
-    the event then stays unsettled.
+    When the message carried SIG1, a SIG2 must be right if it is there, and with `required` it
+    must be there. It is checked with the key that the message itself names: `keys` gives this
+    device's key of an id, also of one that is no longer used for new messages. ReceiptError for
+    all else, a captive portal's page above all: the event then stays unsettled.
     """
     reply = _read(body)
     if reply.get("A1") != event_id:
         raise ReceiptError(f"A1: expected {event_id}, got {_came(reply, 'A1')}")
     status = _status(reply)
     delay_s = _delay_s(reply)
-    _check_signature(reply, frozen, signer, required=required)
+    _check_signature(reply, frozen, keys, required=required)
     return Receipt(status, delay_s)
 
 
@@ -87,7 +89,7 @@ def _delay_s(reply: dict[str, object]) -> float:
 
 
 def _check_signature(
-    reply: dict[str, object], frozen: bytes, signer: Signer | None, *, required: bool
+    reply: dict[str, object], frozen: bytes, keys: Callable[[str], Signer], *, required: bool
 ) -> None:
     message = read_object(frozen, ReceiptError)
     sig1 = message.get("SIG1")
@@ -101,15 +103,7 @@ def _check_signature(
                 hint="give the server this kiosk's sign key",
             )
         return
-    if signer is None:
-        if required:
-            raise ReceiptError("SIG2: expected a key to check it with, got none")
-        return
-    if message.get("K1") != signer.key_id:
-        raise ReceiptError(
-            f"SIG2: expected a message signed under {signer.key_id},"
-            f" got one under {quoted(message.get('K1'))}"
-        )
+    signer = keys(str(message.get("K1")))
     if not signer.receipt_is_authentic(str(reply["A1"]), str(reply["S1"]), sig1, reply["SIG2"]):
         raise ReceiptError(
             f"SIG2: expected the signature under {signer.key_id}, got another",

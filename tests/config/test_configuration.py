@@ -112,3 +112,39 @@ def test_signed_receipts_follow_the_key():
     assert signed_receipts_required(with_key)
     assert not signed_receipts_required(without)
     assert not signed_receipts_required(off.server)
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("https://kiosk:hunter2@pay.example", "no user and password"),
+        ("https://kiosk@pay.example/api", "no user and password"),
+        ("http://kiosk:hunter2@10.0.0.1", "no user and password"),
+        ("https://kiosk:hunter2@pay.example/a b", "expected str"),
+        ("ftp://kiosk:hunter2@pay.example", "expected str"),
+        ("https://kiosk:hun/hunter2@pay.example", "host and a port"),
+        ("https://pay.example/api?x=1", "no query"),
+        ("https://pay.example?x", "no query"),
+        ("https://pay.example/api#f", "no fragment"),
+        ("https://pay.example:0", "port of 1 to 65535"),
+        ("https://pay.example:99999", "port of 1 to 65535"),
+        ("https://pay.example:x", "port of 1 to 65535"),
+        ("https://:443", "host"),
+        ("https://[::1", "host"),
+        ("https://pay.example\\\\x", "no user"),
+    ],
+)
+def test_a_url_that_cannot_be_meant_is_refused(url, told):
+    """Paths are added at its end, and what stands in it gets into the journal: no password."""
+    text = "\n".join(problems(f'[server]\nurl = "{url}"\n'))
+    assert "server.url" in text
+    assert told in text
+    assert "hunter2" not in text
+
+
+@pytest.mark.parametrize(
+    "url", ["https://a.example", "https://a.example:8443/api/v1", "https://[::1]:1/"]
+)
+def test_a_plain_url_is_taken(url):
+    """Host, port and path."""
+    assert check({"server": {"url": url}}, "t").server.url == url

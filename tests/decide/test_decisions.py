@@ -241,6 +241,47 @@ def test_a_track_ends_after_the_gap():
     assert first.number != second.number
 
 
+@pytest.mark.parametrize("window", [300.0, 0.0])
+def test_one_person_twice_in_a_frame_is_recorded_once(window):
+    """A reflection or a photograph beside the person is the same person: nobody is there twice."""
+    rules = replace_rules(repeat_window_s=window)
+    both = policy(BOTH, rules)
+    made = []
+    for n in range(5):
+        left = sighting(ANNA, n / 10, box=(0.0, 0.0, 90.0, 90.0))
+        right = sighting(like(ANNA, 0.1, n), n / 10, box=(300.0, 0.0, 80.0, 80.0))
+        made += both.decide([right, left], stamp(n / 10))
+    told = [(d.outcome, d.person) for d in made if d.outcome is not Outcome.LOOK]
+    assert told == [(Outcome.RECORD, "anna"), (Outcome.ALREADY_RECORDED, "anna")]
+    assert made[-1].before == made[-2].sighting.seen
+
+
+def test_an_enrolment_is_in_force_for_who_stands_there():
+    """Somebody who was told "not recognised" need not leave: the new gallery looks anew."""
+    live = policy(Gallery())
+    assert [d.outcome for d in walk(live, [ANNA] * 20)] == [Outcome.UNKNOWN]
+    live.gallery = BOTH
+    decisions = walk(live, [ANNA] * 5, start=2.0)
+    assert [(d.outcome, d.person) for d in decisions] == [(Outcome.RECORD, "anna")]
+
+
+def test_a_stranger_is_told_once_whatever_the_gallery():
+    """Enrolling somebody else makes no second unknown visit of the one who stands there."""
+    live = policy(BOTH)
+    stranger = face(9)
+    assert [d.outcome for d in walk(live, [stranger] * 20)] == [Outcome.UNKNOWN]
+    live.gallery = BOTH.removed("bert")
+    assert walk(live, [stranger] * 20, start=2.0) == []
+
+
+def test_a_recorded_visit_stays_one_under_a_new_gallery():
+    """Replacing the gallery does not record anew who was recorded."""
+    live = policy(BOTH, replace_rules(repeat_window_s=0.0))
+    assert len(walk(live, [ANNA] * 5)) == 1
+    live.gallery = BOTH.removed("bert")
+    assert walk(live, [ANNA] * 5, start=0.5) == []
+
+
 OTHER = "other-128"
 
 

@@ -26,9 +26,10 @@ class StillClock:
     utc_ms: int = START_MS
     boot_ns: int = 10_000_000_000
     boot_id: str = "boot-1"
+    trust: Trust = Trust.SYNCED
 
     def now(self) -> Stamp:
-        return Stamp(self.utc_ms, self.boot_ns, self.boot_id, Trust.SYNCED)
+        return Stamp(self.utc_ms, self.boot_ns, self.boot_id, self.trust)
 
     def boottime_ns(self) -> int:
         return self.boot_ns

@@ -10,7 +10,6 @@ import threading
 from pathlib import Path
 
 import conftest  # the punches and the clock of this folder's tests
-
 from kiosk.outbox.store import Outbox
 from kiosk.types import Receipt, ReceiptStatus
 from kiosk.vault import Vault

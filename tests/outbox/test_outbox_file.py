@@ -8,8 +8,10 @@ import sys
 
 import pytest
 
-from kiosk.errors import OutboxBrokenError, OutboxError, OutboxLockedError
+from kiosk.errors import OutboxBrokenError, OutboxError, OutboxLockedError, VaultError
 from kiosk.outbox import database, schema
+from kiosk.outbox.ledger import Ledger
+from kiosk.vault import Vault
 
 
 @pytest.mark.parametrize(
@@ -36,7 +38,7 @@ def test_settings_are_in_force(outbox, ask, pragma, value):
 def test_all_tables_are_strict(outbox, ask):
     """A column holds its type or nothing."""
     tables = ask(outbox, "SELECT name, strict FROM pragma_table_list WHERE name NOT LIKE 'sqlite%'")
-    assert len(tables) == 6
+    assert len(tables) == 7
     assert all(strict for _, strict in tables)
 
 
@@ -138,7 +140,7 @@ def test_a_later_version_is_left_alone(reopen, build, path):
     later = sqlite3.connect(path)
     later.execute("PRAGMA user_version = 99")
     later.close()
-    with pytest.raises(OutboxError, match="version 1 or older, got 99"):
+    with pytest.raises(OutboxError, match="version 2 or older, got 99"):
         build().start()
 
 
@@ -167,3 +169,46 @@ def test_a_damaged_page_is_named(reopen, build, path, punches):
     path.write_bytes(data)
     with pytest.raises(OutboxBrokenError):
         build().start()
+
+
+def test_a_queue_of_the_first_version_is_taken_over(reopen, build, punches, path, monkeypatch):
+    """What waits in an older kiosk's file is sent by the newer one, which then owns the file."""
+    monkeypatch.setattr(database, "MIGRATIONS", schema.MIGRATIONS[:1])
+    monkeypatch.setattr(Ledger, "bind", lambda *_: None)
+    old = build()
+    old.start()
+    punch = punches.make()
+    old.put(punch)
+    old.close(10.0)
+    monkeypatch.undo()
+    assert reopen().lease().event_id == punch.event_id
+    with pytest.raises(OutboxError, match=r"device\.secret"):
+        reopen(vault=Vault(bytes(32)))
+
+
+@pytest.mark.parametrize("other", [{"vault": Vault(bytes(32))}, {"device_id": "another"}])
+def test_a_queue_of_another_device_is_not_opened(reopen, build, punches, other):
+    """Another secret opens none of its events, another id sends them as another kiosk's.
+
+    The start is refused by name, nothing is set aside, and with the right one all is there.
+    """
+    reopen().put(punches.make())
+    reopen().close(10.0)
+    name = "device.secret" if "vault" in other else "device.id"
+    with pytest.raises(OutboxError, match=f"expected the {name} .* restore {name}"):
+        build(**other).start()
+    status = reopen().status()
+    assert (status.pending, status.quarantined) == (1, 0)
+
+
+def test_the_gallery_mark_is_kept_and_cannot_be_written_by_hand(reopen, ask):
+    """0 until the first; the last one after a restart; a changed one is an error, not a number."""
+    outbox = reopen()
+    assert outbox.gallery_mark() == 0
+    for number in (4, 7):
+        outbox.mark_gallery(number)
+    outbox = reopen()
+    assert outbox.gallery_mark() == 7
+    ask(outbox, "UPDATE device SET gallery_mark = zeroblob(40)")
+    with pytest.raises(VaultError):
+        outbox.gallery_mark()

@@ -6,9 +6,9 @@ import logging
 
 import pytest
 
-from kiosk.errors import MessageError, OutboxError
+from kiosk.errors import MessageError, OutboxError, UserError
+from kiosk.outbox.operations import operations
 from kiosk.types import Direction, Receipt, ReceiptStatus, Stamp, Trust
-from kiosk.vault import Vault
 from kiosk.wire import message
 from kiosk.wire.signing import Signer
 
@@ -231,7 +231,7 @@ def test_the_last_punch_is_by_order_of_recording(reopen, punches):
     outbox.put(punches.make())
     punches.clock.utc_ms -= 3_600_000
     punches.clock.boot_id, punches.clock.boot_ns = "boot-2", 5
-    latest = punches.make(seen=Stamp(punches.clock.utc_ms, 5, "boot-2", Trust.UNSYNCED))
+    latest = punches.make(seen=Stamp(punches.clock.utc_ms, 5, "boot-2", Trust.SYNCED))
     outbox.put(latest)
     while (lease := outbox.lease()) is not None:
         outbox.settle(lease.event_id, OK)
@@ -285,17 +285,9 @@ def test_rows_cannot_be_swapped(outbox, punches, ask):
     assert outbox.status().quarantined == 1
 
 
-def test_another_devices_key_opens_nothing(reopen, punches):
-    """A card in another kiosk sends nothing, and nothing of it is lost."""
-    reopen().put(punches.make())
-    outbox = reopen(vault=Vault(bytes(32)))
-    assert outbox.lease() is None
-    assert outbox.status().quarantined == 1
-
-
 def test_a_body_that_can_never_be_written_is_set_aside(outbox, punches):
     """A time beyond what the wire can say must not stop the queue for ever."""
-    outbox.put(punches.make(seen=Stamp(10**15, 1, "boot-1", Trust.UNSYNCED)))
+    outbox.put(punches.make(seen=Stamp(10**15, 1, "boot-0", Trust.UNSYNCED)))
     good = punches.make()
     outbox.put(good)
     assert outbox.lease().event_id == good.event_id
@@ -326,3 +318,143 @@ def test_the_journal_tells_what_happened_and_no_name(outbox, punches, caplog, cl
     assert committed.fields == {"event_id": punch.event_id, "seq": seq}
     assert settled.fields["age_s"] == 90.0
     assert "TELLTALE" not in repr([record.__dict__ for record in caplog.records])
+
+
+def test_asking_whether_something_waits_changes_nothing(outbox, punches, ask):
+    """A look freezes no body and counts no attempt."""
+    assert outbox.waits() is False
+    outbox.put(punches.make())
+    assert outbox.waits() is True
+    assert ask(outbox, "SELECT attempts, body_sha256 FROM event") == [(0, None)]
+    assert ask(outbox, "SELECT body FROM waiting") == [(None,)]
+
+
+def test_a_clock_that_is_set_right_dates_what_waits(outbox, punches, clock, ask):
+    """Same boot, synchronised by now: the true time is known exactly, and CLK says how."""
+    true_ms = clock.utc_ms
+    clock.trust, clock.utc_ms = Trust.UNSYNCED, 5000
+    punch = punches.make()
+    outbox.put(punch)
+    clock.forward(90.0005)
+    clock.trust, clock.utc_ms = Trust.SYNCED, true_ms + 90_000
+    read = message.parse(outbox.lease().body)
+    assert read.clock == "corrected"
+    # Down to the millisecond, and never into the future.
+    assert read.seen_ms == true_ms - 1
+    assert ask(outbox, "SELECT utc_ms, trust FROM event") == [(true_ms - 1, "corrected")]
+    seen = outbox.last_recorded("E-1", Direction.IN)
+    assert (seen.utc_ms, seen.boottime_ns) == (true_ms - 1, punch.seen.boottime_ns)
+
+
+def test_what_is_frozen_is_not_dated_anew(outbox, punches, clock):
+    """Sent once with a wrong time, the bytes stay: the server may have them."""
+    clock.trust, clock.utc_ms = Trust.UNSYNCED, 5000
+    outbox.put(punches.make())
+    body = outbox.lease().body
+    assert "CLK" not in json.loads(body)
+    clock.trust, clock.utc_ms = Trust.SYNCED, 1_800_000_000_000
+    assert outbox.lease().body == body
+
+
+@pytest.mark.parametrize("change", ["another boot", "never synchronised", "synced then"])
+def test_a_time_that_cannot_be_proven_stays_as_it_was(outbox, punches, clock, change):
+    """Of another boot, or without a synchronised clock, nothing is corrected or claimed."""
+    then = Trust.SYNCED if change == "synced then" else Trust.UNSYNCED
+    seen = Stamp(5000, 7, "boot-0" if change == "another boot" else clock.boot_id, then)
+    clock.trust = Trust.UNSYNCED if change == "never synchronised" else Trust.SYNCED
+    outbox.put(punches.make(seen=seen))
+    read = message.parse(outbox.lease().body)
+    assert read.seen_ms == 5000
+    assert read.clock == ("synced" if change == "synced then" else None)
+    assert read.seen_bounds_ms is None
+
+
+def test_quarantine_tells_why_and_when(outbox, punches, clock):
+    """The oldest first: number, id, reason, and the moment in which it was set aside."""
+    made = [punches.make() for _ in range(3)]
+    seqs = [outbox.put(punch) for punch in made]
+    clock.forward(60)
+    for punch, reason in zip(reversed(made), ("third", "second", "first"), strict=True):
+        outbox.quarantine(punch.event_id, reason)
+    aside = outbox.in_quarantine(2)
+    assert [(a.event.seq, a.event.event_id, a.reason) for a in aside] == [
+        (seqs[0], made[0].event_id, "first"),
+        (seqs[1], made[1].event_id, "second"),
+    ]
+    assert {a.utc_ms for a in aside} == {clock.utc_ms}
+
+
+@pytest.mark.parametrize("everything", [False, True])
+def test_what_was_set_aside_is_queued_again(reopen, punches, everything):
+    """The same body, in its old place, counted as waiting; also after a restart."""
+    outbox = reopen()
+    first, second = punches.make(), punches.make()
+    outbox.put(first)
+    outbox.put(second)
+    body = outbox.lease().body
+    outbox.settle(first.event_id, Receipt(ReceiptStatus.REJECTED, 0.0))
+    outbox.arrived.clear()
+    assert outbox.retry(None if everything else [first.event_id] * 2) == [first.event_id]
+    assert outbox.arrived.is_set()
+    outbox = reopen()
+    assert outbox.in_quarantine(10) == []
+    status = outbox.status()
+    assert (status.pending, status.quarantined, status.settled) == (2, 0, 0)
+    lease = outbox.lease()
+    assert (lease.event_id, lease.body) == (first.event_id, body)
+    outbox.settle(first.event_id, OK)
+    assert outbox.status().settled == 1
+
+
+@pytest.mark.parametrize("wrong", ["queued", "settled", "unknown", "no id"])
+def test_only_what_was_set_aside_is_queued_again(outbox, punches, wrong):
+    """A wrong id is told with its state, and those beside it stay where they are."""
+    aside, other = punches.make(), punches.make()
+    outbox.put(aside)
+    outbox.put(other)
+    outbox.quarantine(aside.event_id, "test")
+    name = {"unknown": punches.make().event_id, "no id": "x"}.get(wrong, other.event_id)
+    if wrong == "settled":
+        outbox.lease()
+        outbox.settle(other.event_id, OK)
+    with pytest.raises(UserError, match=name):
+        outbox.retry([aside.event_id, name])
+    assert outbox.status().quarantined == 1
+
+
+def test_what_does_not_authenticate_is_set_aside_again(outbox, punches, ask):
+    """Another try cannot send what was changed on disk, and still holds up nobody."""
+    bad, good = punches.make(), punches.make()
+    outbox.put(bad)
+    outbox.put(good)
+    ask(outbox, "UPDATE waiting SET draft = zeroblob(500) WHERE position = 1")
+    outbox.lease()
+    assert outbox.retry(None) == [bad.event_id]
+    assert outbox.lease().event_id == good.event_id
+    assert outbox.status().quarantined == 1
+
+
+def test_the_operations_speak_json(outbox, punches):
+    """What the socket and the command line get: counts, the list, and another try."""
+    known = operations(outbox)
+    punch = punches.make()
+    seq = outbox.put(punch)
+    outbox.quarantine(punch.event_id, "test")
+    listed = json.loads(json.dumps(known["outbox.quarantine"]({})))
+    assert listed["quarantined"] == 1
+    (event,) = listed["events"]
+    assert (event["seq"], event["event_id"], event["reason"]) == (seq, punch.event_id, "test")
+    for events in ("none", 7, [7], None):
+        with pytest.raises(UserError, match="events"):
+            known["outbox.retry"]({"events": events})
+    assert known["outbox.retry"]({"events": [punch.event_id]}) == {"queued": 1}
+    assert known["outbox"]({})["pending"] == 1
+
+
+@pytest.mark.parametrize("name", ["ann\udcff", "anna\x85x", "x" * 201])
+def test_a_name_that_no_message_can_carry_breaks_nothing(outbox, punches, name):
+    """Enrolled by an older kiosk: the window can be asked, and the punch is refused by name."""
+    assert outbox.last_recorded(name, Direction.IN) is None
+    with pytest.raises(MessageError, match="E1"):
+        outbox.put(punches.make(name))
+    assert outbox.status().highest == 0

@@ -40,6 +40,7 @@ class OutboxMachine(RuleBasedStateMachine):
         self.waiting = deque()
         self.ended, self.seen, self.bodies, self.attempts, self.last = [], {}, {}, {}, {}
         self.settled = self.quarantined = 0
+        self.aside = set()
 
     def open(self):
         tools = self.tools
@@ -92,6 +93,7 @@ class OutboxMachine(RuleBasedStateMachine):
         self.outbox.settle(name, Receipt(word, 0.0))
         self.ended.append(name)
         if word is ReceiptStatus.REJECTED:
+            self.aside.add(name)
             self.quarantined += 1
         else:
             self.settled += 1
@@ -104,7 +106,20 @@ class OutboxMachine(RuleBasedStateMachine):
         self.waiting.remove(name)
         self.outbox.quarantine(name, "test")
         self.ended.append(name)
+        self.aside.add(name)
         self.quarantined += 1
+
+    @precondition(lambda self: self.aside)
+    @rule(data=st.data())
+    def retry(self, data):
+        """What was set aside goes back to its old place, with its old body."""
+        name = data.draw(st.sampled_from(sorted(self.aside)))
+        assert self.outbox.retry([name]) == [name]
+        self.aside.remove(name)
+        self.ended.remove(name)
+        order = {known: place for place, known in enumerate(self.seen)}
+        self.waiting = deque(sorted([*self.waiting, name], key=order.get))
+        self.quarantined -= 1
 
     @precondition(lambda self: self.ended)
     @rule(data=st.data())

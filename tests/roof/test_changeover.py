@@ -100,8 +100,25 @@ class Holder:
 
 
 class Disk:
-    def save_gallery(self, gallery):
+    """A state that saves nothing, and the mark of what was saved."""
+
+    def save_gallery(self, gallery, *, beyond=0):
+        return beyond + 1
+
+    def gallery_mark(self):
+        return 0
+
+    def mark_gallery(self, number):
         pass
+
+
+def people_of(gallery, also=None):
+    """The new space in use, the old one beside it if `also` says so."""
+    disk = Disk()
+    return People(disk, Holder(gallery), space=NEW, dim=192, marks=disk, also=also)
+
+
+BESIDE = (OLD, 192)
 
 
 @pytest.mark.parametrize(
@@ -133,8 +150,8 @@ def test_it_is_over_when_everybody_is_in_the_new_space():
 def test_the_journal_names_people_only_where_it_may(capsys, names):
     """A count always, ids with journal.names; the second space is named, and what it means."""
     set_up(Journal(names=names), clock=SystemClock())
-    People(Disk(), Holder(GALLERY), NEW, also=OLD).warn_of_other_spaces()
-    People(Disk(), Holder(GALLERY), NEW).warn_of_other_spaces()
+    people_of(GALLERY, BESIDE).warn_of_other_spaces()
+    people_of(GALLERY).warn_of_other_spaces()
     waiting, lost = [line for line in capsys.readouterr().err.splitlines() if "other_model" in line]
     assert "people=1" in waiting
     assert "recognised by models.also until they enrol again" in waiting
@@ -145,7 +162,7 @@ def test_the_journal_names_people_only_where_it_may(capsys, names):
 
 def test_the_last_to_enrol_again_ends_it(caplog):
     """The moment everybody is in the new space the journal says what can go."""
-    people = People(Disk(), Holder(GALLERY), NEW, also=OLD)
+    people = people_of(GALLERY, BESIDE)
     with caplog.at_level(logging.INFO):
         people.enrol(templates("bert", NEW, seed=2))
         assert "gallery.also_can_go" not in caplog.messages
@@ -155,9 +172,19 @@ def test_the_last_to_enrol_again_ends_it(caplog):
 
 def test_a_third_space_is_still_refused():
     """Only what one of the two models made may be enrolled."""
-    people = People(Disk(), Holder(GALLERY), NEW, also=OLD)
+    people = people_of(GALLERY, BESIDE)
     with pytest.raises(GalleryError, match="a face of space own-192-4pt expected, got third"):
         people.enrol(templates("anna", "third"))
+
+
+def test_each_space_has_its_own_dimension():
+    """A second space of 512 values takes 512, and only there."""
+    people = people_of(GALLERY.removed("anna").removed("bert"), ("wide", 512))
+    wide = Embedding.of(np.random.default_rng(3).standard_normal(512), "wide")
+    assert people.enrol([Template("carl", wide, "w")]) == {"people": {"carl": 2}}
+    narrow = Embedding.of(np.random.default_rng(3).standard_normal(192), "wide")
+    with pytest.raises(GalleryError, match="a face of 512 values expected, got 192"):
+        people.enrol([Template("carl", narrow, "n")])
 
 
 def test_list_and_doctor_say_who(config, enrolled, run):
@@ -221,7 +248,7 @@ def test_no_second_space_costs_nothing(config):
     eyes = open_pipeline(
         load(path).models, clock=SystemClock(), record=print, choice_in=path.parent / "state"
     )
-    assert (eyes.also_space, eyes.status()["also"]) == ("", None)
+    assert (eyes.also_space, eyes.status()["also"]) == (None, None)
     assert not (path.parent / "state" / "model-choice-also.json").exists()
 
 

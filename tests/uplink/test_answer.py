@@ -7,26 +7,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kiosk.errors import EventRefusedError, LinkDownError, UplinkPausedError, WireError
+from kiosk.errors import LinkDownError, UplinkPausedError, WireError
 from kiosk.uplink.answer import MAX_DELAY_S, check_status, retry_after_s
 
 AGAIN = {408, 425, 429} | (set(range(500, 600)) - {501})
-REFUSED = {400, 413, 422}
-PAUSED = {401, 403, 404, 405, 410, 501}
+REFUSED = {400, 422}
+PAUSED = {401, 403, 404, 405, 410, 413, 501}
 DATE = "Wed, 21 Oct 2026 07:28:00 GMT"
 
 
 def expected(status):
-    if 200 <= status < 300:
+    if 200 <= status < 300 or status in REFUSED:
         return None
-    if status in AGAIN:
-        return LinkDownError
-    return EventRefusedError if status in REFUSED else UplinkPausedError
+    return LinkDownError if status in AGAIN else UplinkPausedError
 
 
 @pytest.mark.parametrize("status", range(100, 600))
 def test_every_status_has_one_meaning(status):
-    """2xx is read; the rest is: again, the event, the kiosk; what is not named is the kiosk."""
+    """2xx and a refusal of the event are read; the rest is: again, or the kiosk."""
     kind = expected(status)
     if kind is None:
         check_status(status, retry_after="soon", date=None)

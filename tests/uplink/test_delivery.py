@@ -10,10 +10,10 @@ import pytest
 from kiosk.clock import SystemClock
 from kiosk.config import Server
 from kiosk.outbox.store import Outbox
+from kiosk.uplink.belief import Belief
 from kiosk.uplink.post import Poster
 from kiosk.uplink.sender import Sender
 from kiosk.vault import Vault
-from kiosk.wire import receipt
 from kiosk.wire.signing import Signer
 
 PORTAL = b"<!doctype html><title>Welcome to Free Wi-Fi</title>"
@@ -24,34 +24,27 @@ HANG_S = 25.0
 class Delivery:
     """One outbox and one sender; waits cost nothing, the network takes its time."""
 
-    def __init__(self, path, clock, url, *, signed=False):
+    def __init__(self, path, clock, url, *, signed=False, key_id="hall-1"):
         vault = Vault(bytes(range(32)))
-        self.signer = Signer("hall-1", vault.sign_key) if signed else None
+        self.signer = Signer(key_id, vault.sign_key) if signed else None
         self.clock = clock
         self.stop = threading.Event()
         self.settled = []
         self.outbox = Outbox(path, vault=vault, device_id="d-1", signer=self.signer, clock=clock)
-        settings = Server(url=url, connect_timeout_s=5.0, read_timeout_s=0.3)
+        settings = Server(
+            url=url, connect_timeout_s=5.0, read_timeout_s=0.3, key_id=key_id if signed else ""
+        )
         self.poster = Poster(settings, clock=SystemClock())
         self.sender = Sender(
             self.outbox,
             self.poster,
-            self.read,
+            Belief(settings, lambda key_id: Signer(key_id, vault.sign_key)).read,
             clock=clock,
             rng=random.Random(1),
             server=settings,
             on_settled=lambda envelope, _: self.settled.append(envelope.event_id),
         )
         self.outbox.start()
-
-    def read(self, envelope, body):
-        return receipt.parse(
-            body,
-            event_id=envelope.event_id,
-            frozen=envelope.body,
-            signer=self.signer,
-            required=self.signer is not None,
-        )
 
     def run_until_empty(self):
         """Send until nothing waits; returns how many waits after failures that took."""
@@ -228,7 +221,6 @@ def test_the_body_is_the_same_after_a_restart(server, deliver, make_punch):
     one.sender.run(one.stop)
     one.close()
     again = deliver(server.url, signed=True)
-    again.signer = None
     again.run_until_empty()
     assert server.requests[0].body == server.requests[1].body
 
@@ -257,18 +249,128 @@ def test_an_unsigned_or_forged_receipt_settles_nothing(
     assert one.outbox.status().settled == 1
 
 
-@pytest.mark.parametrize("status", ["400 Bad Request", "413 Too Large", "422 Unprocessable"])
-def test_a_refused_event_does_not_hold_up_the_next(server, deliver, make_punch, tell, status):
-    """Set aside with all it holds; the next one goes on at once."""
-    one = deliver(server.url)
+REFUSALS = ["400 Bad Request", "422 Unprocessable"]
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("status", REFUSALS)
+def test_a_refused_event_does_not_hold_up_the_next(
+    server, deliver, make_punch, tell, status, signed
+):
+    """The server's own receipt: set aside with all it holds; the next one goes on at once."""
+    one = deliver(server.url, signed=signed)
     first, second = make_punch(), make_punch()
     one.outbox.put(first)
     one.outbox.put(second)
-    server.answers = [lambda connection, _: connection.sendall(tell.reply(status))]
+
+    def word(request, s1):
+        message = json.loads(request.body)
+        own = one.signer.sign_receipt(message["A1"], s1, message["SIG1"]) if signed else None
+        return tell.receipt_for(request, S1=s1, **({"SIG2": own} if signed else {}))
+
+    server.answers = [
+        lambda connection, request: connection.sendall(
+            tell.reply(status, word(request, "rejected"))
+        ),
+        lambda connection, request: connection.sendall(tell.reply(body=word(request, "ok"))),
+    ]
     assert one.run_until_empty() == []
-    assert one.settled == [second.event_id]
+    assert one.settled == [first.event_id, second.event_id]
     status_now = one.outbox.status()
     assert (status_now.quarantined, status_now.settled, status_now.pending) == (1, 1, 0)
+    (aside,) = one.outbox.in_quarantine(10)
+    assert aside.reason == f"refused by the server with status {status[:3]}"
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("status", [*REFUSALS, "413 Too Large"])
+def test_a_refusal_that_anybody_can_send_sets_nothing_aside(
+    server, deliver, make_punch, tell, status, signed
+):
+    """A proxy's page, another event's receipt, an `ok`: all events stay, the queue pauses."""
+    one = deliver(server.url, signed=signed)
+    for _ in range(3):
+        one.outbox.put(make_punch())
+
+    def says(body):
+        return lambda connection, request: connection.sendall(tell.reply(status, body(request)))
+
+    server.answers = [
+        says(lambda _: PORTAL),
+        says(lambda _: b""),
+        says(lambda request: tell.receipt_for(request, A1="x", S1="rejected")),
+        says(lambda request: tell.receipt_for(request, S1="ok")),
+    ]
+    if signed:
+        server.answers.append(says(lambda request: tell.receipt_for(request, S1="rejected")))
+    waits, count = [], len(server.answers)
+
+    def look(seconds):
+        waits.append(seconds)
+        if len(waits) == count:
+            one.stop.set()
+
+    one.clock.on_wait = look
+    one.sender.run(one.stop)
+    assert waits == [300.0] * count
+    now = one.outbox.status()
+    assert (now.quarantined, now.pending) == (0, 3)
+
+
+def test_nothing_is_frozen_while_the_server_is_away(deliver, make_punch, quick):
+    """No connection, no body, no attempt: a key that is set meanwhile still signs the event."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    one = deliver(f"http://127.0.0.1:{port}")
+    one.outbox.put(make_punch())
+    quick.on_wait = lambda _: one.stop.set()
+    one.sender.run(one.stop)
+    one.close()
+    again = deliver("http://127.0.0.1:9", signed=True)
+    lease = again.outbox.lease()
+    assert json.loads(lease.body)["K1"] == "hall-1"
+    assert lease.attempts == 1
+
+
+def test_what_was_set_aside_is_sent_again_when_asked(server, deliver, make_punch, tell):
+    """After the server was mended: the same bytes, and the event is settled."""
+    one = deliver(server.url)
+    one.outbox.put(make_punch())
+    server.answers = [
+        lambda connection, request: connection.sendall(
+            tell.reply(REFUSALS[0], tell.receipt_for(request, S1="rejected"))
+        )
+    ]
+    one.run_until_empty()
+    assert len(one.outbox.retry(None)) == 1
+    one.stop.clear()
+    one.run_until_empty()
+    first, second = server.requests
+    assert first.body == second.body
+    assert one.outbox.status().settled == 1
+
+
+def test_a_message_signed_under_an_earlier_key_id_is_still_settled(
+    server, deliver, make_punch, tell
+):
+    """A key id that changes while an event is under way orphans nothing: K1 names the key."""
+    one = deliver(server.url, signed=True)
+    one.outbox.put(make_punch())
+    server.answers = [hang_up]
+    one.clock.on_wait = lambda _: one.stop.set()
+    one.sender.run(one.stop)
+    one.close()
+
+    def signed(connection, request):
+        message = json.loads(request.body)
+        assert message["K1"] == "hall-1"
+        sig2 = one.signer.sign_receipt(message["A1"], "ok", message["SIG1"])
+        connection.sendall(tell.reply(body=tell.receipt_for(request, SIG2=sig2)))
+
+    server.answers = [signed]
+    again = deliver(server.url, signed=True, key_id="hall-2")
+    assert again.run_until_empty() == []
+    assert again.outbox.status().settled == 1
 
 
 def test_a_rejected_event_is_kept(server, deliver, make_punch, tell):

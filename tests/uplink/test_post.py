@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kiosk.errors import EventRefusedError, LinkDownError, UplinkPausedError
+from kiosk.errors import LinkDownError, OutboxFullError, UplinkPausedError
 from kiosk.uplink.post import MAX_REPLY_BYTES
 
 OPEN_FILES = Path("/proc/self/fd")
@@ -37,7 +37,7 @@ def resets(connection, _):
 
 def test_the_request_is_what_the_wire_says(server, poster, envelope):
     """Path, headers and body; the idempotency key is the event id."""
-    body = poster(f"{server.url}/base/").post(envelope)
+    body = poster(f"{server.url}/base/").send(envelope)
     assert json.loads(body) == {"A1": envelope.event_id, "S1": "ok"}
     (request,) = server.requests
     assert request.line == "POST /base/toon/attendance HTTP/1.1"
@@ -52,7 +52,7 @@ def test_the_connection_is_kept(server, poster, envelope):
     """One handshake for many events."""
     one = poster(server.url)
     for _ in range(3):
-        one.post(envelope)
+        one.send(envelope)
     assert len({request.port for request in server.requests}) == 1
 
 
@@ -61,16 +61,25 @@ def test_a_connection_closed_in_between_is_made_anew(server, poster, envelope, t
     server.answers = [sends(tell.reply(body=b"{}", Connection="close"))] * 2
     one = poster(server.url)
     for _ in range(3):
-        one.post(envelope)
+        one.send(envelope)
     assert len({request.port for request in server.requests}) == 3
 
 
 @pytest.mark.parametrize("status", ["200 OK", "201 Created", "202 Accepted", "204 No Content"])
 def test_any_2xx_is_handed_on(server, poster, envelope, tell, status):
-    """Whether it is a receipt is not for this room to say: a portal's page comes through too."""
+    """Whether it is a receipt is not for the post to say: a portal's page comes through too."""
     body = b"" if status.startswith("204") else PORTAL
     server.answers = [sends(tell.reply(status, body))]
-    assert poster(server.url).post(envelope) == body
+    answer = poster(server.url).post(lambda: envelope)
+    assert (answer.body, answer.refused, answer.envelope) == (body, False, envelope)
+
+
+@pytest.mark.parametrize("status", ["400 Bad Request", "422 Unprocessable Content"])
+def test_a_refusal_is_handed_on_with_its_body(server, poster, envelope, tell, status):
+    """A status proves nothing: what came with it must show whose word it is."""
+    server.answers = [sends(tell.reply(status, PORTAL))]
+    answer = poster(server.url).post(lambda: envelope)
+    assert (answer.body, answer.refused) == (PORTAL, True)
 
 
 @pytest.mark.parametrize(
@@ -79,9 +88,7 @@ def test_any_2xx_is_handed_on(server, poster, envelope, tell, status):
         ("500 Internal Server Error", LinkDownError),
         ("503 Service Unavailable", LinkDownError),
         ("429 Too Many Requests", LinkDownError),
-        ("400 Bad Request", EventRefusedError),
-        ("413 Content Too Large", EventRefusedError),
-        ("422 Unprocessable Content", EventRefusedError),
+        ("413 Content Too Large", UplinkPausedError),
         ("401 Unauthorized", UplinkPausedError),
         ("404 Not Found", UplinkPausedError),
         ("409 Conflict", UplinkPausedError),
@@ -91,7 +98,7 @@ def test_statuses_become_errors(server, poster, envelope, tell, status, error):
     """The table of statuses is applied, and the body of a refusal is not repeated in it."""
     server.answers = [sends(tell.reply(status, b"secret words"))]
     with pytest.raises(error) as caught:
-        poster(server.url).post(envelope)
+        poster(server.url).send(envelope)
     assert "secret" not in str(caught.value)
 
 
@@ -99,7 +106,7 @@ def test_retry_after_arrives(server, poster, envelope, tell):
     """What the server asks for is in the error."""
     server.answers = [sends(tell.reply("503 Busy", b"", Retry_After="33"))]
     with pytest.raises(LinkDownError) as caught:
-        poster(server.url).post(envelope)
+        poster(server.url).send(envelope)
     assert caught.value.min_delay_s == 33.0
 
 
@@ -111,7 +118,7 @@ def test_a_redirect_is_not_followed(server, serve, poster, envelope, tell, statu
     target = location.replace("/elsewhere", f"{elsewhere.url}/login")
     server.answers = [sends(tell.reply(status, b"", Location=target))]
     with pytest.raises(UplinkPausedError, match=status[:3]):
-        poster(server.url).post(envelope)
+        poster(server.url).send(envelope)
     assert len(server.requests) == 1
     assert elsewhere.requests == []
 
@@ -129,7 +136,7 @@ def test_a_redirects_body_is_not_read(server, poster, envelope, tell):
 
     server.answers = [endless]
     with pytest.raises(UplinkPausedError):
-        poster(server.url).post(envelope)
+        poster(server.url).send(envelope)
     server.close()
     assert sum(sent) < 20_000_000
 
@@ -150,7 +157,7 @@ def test_a_huge_reply_is_cut(server, poster, envelope, tell, counted):
 
     server.answers = [huge]
     with pytest.raises(LinkDownError, match=f"more than {MAX_REPLY_BYTES} bytes"):
-        poster(server.url).post(envelope)
+        poster(server.url).send(envelope)
 
 
 def test_a_packed_bomb_is_cut(server, poster, envelope, tell):
@@ -158,7 +165,7 @@ def test_a_packed_bomb_is_cut(server, poster, envelope, tell):
     packed = gzip.compress(bytes(50_000_000))
     server.answers = [sends(tell.reply("200 OK", packed, Content_Encoding="gzip"))]
     with pytest.raises(LinkDownError, match="more than"):
-        poster(server.url).post(envelope)
+        poster(server.url).send(envelope)
     assert server.requests[0].headers["accept-encoding"] == "identity"
 
 
@@ -185,7 +192,7 @@ def test_a_slow_drip_ends_at_the_limit(server, poster, envelope, part):
     one = poster(server.url, connect_timeout_s=0.2, read_timeout_s=0.2)
     try:
         with pytest.raises(LinkDownError, match=r"no whole reply within 0\.4 s"):
-            one.post(envelope)
+            one.send(envelope)
     finally:
         pause.set()
 
@@ -194,7 +201,7 @@ def test_a_server_that_never_answers(server, poster, envelope):
     """The read timeout ends it."""
     server.answers = [never]
     with pytest.raises(LinkDownError, match=r"[Tt]ime"):
-        poster(server.url, read_timeout_s=0.2).post(envelope)
+        poster(server.url, read_timeout_s=0.2).send(envelope)
 
 
 @pytest.mark.parametrize(
@@ -221,8 +228,8 @@ def test_what_is_no_http_reply_is_a_link_that_is_down(server, poster, envelope, 
     server.answers = [answer]
     one = poster(server.url)
     with pytest.raises(LinkDownError, match="expected a reply of"):
-        one.post(envelope)
-    assert json.loads(one.post(envelope))["S1"] == "ok"
+        one.send(envelope)
+    assert json.loads(one.send(envelope))["S1"] == "ok"
 
 
 def test_nothing_listens(poster, envelope):
@@ -230,7 +237,7 @@ def test_nothing_listens(poster, envelope):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with pytest.raises(LinkDownError, match="Connection refused"):
-        poster(f"http://127.0.0.1:{port}").post(envelope)
+        poster(f"http://127.0.0.1:{port}").send(envelope)
 
 
 def test_a_name_that_does_not_resolve(poster, envelope, monkeypatch):
@@ -241,14 +248,14 @@ def test_a_name_that_does_not_resolve(poster, envelope, monkeypatch):
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     with pytest.raises(LinkDownError, match="Name or service not known"):
-        poster("http://attendance.invalid").post(envelope)
+        poster("http://attendance.invalid").send(envelope)
 
 
 @pytest.mark.parametrize("host", ["a" * 64 + ".invalid", "..", "\u2603.invalid", "[::1", "a b"])
 def test_what_is_no_host_name(poster, envelope, host):
     """A slip in the configuration ends no thread."""
     with pytest.raises(LinkDownError, match="expected a reply of"):
-        poster(f"http://{host}").post(envelope)
+        poster(f"http://{host}").send(envelope)
 
 
 def test_the_second_address_is_tried(server, poster, envelope, monkeypatch):
@@ -258,7 +265,7 @@ def test_the_second_address_is_tried(server, poster, envelope, monkeypatch):
     kind = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
     both = [(*kind, ("127.0.0.1", dead)), (*kind, ("127.0.0.1", server.port))]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: both)
-    assert poster("http://attendance.invalid").post(envelope)
+    assert poster("http://attendance.invalid").send(envelope)
 
 
 @pytest.mark.parametrize("variable", ["http_proxy", "HTTP_PROXY", "ALL_PROXY", "NETRC"])
@@ -272,7 +279,7 @@ def test_the_environment_has_no_say(
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.setenv(variable, str(netrc) if variable == "NETRC" else other.url)
-    poster(server.url).post(envelope)
+    poster(server.url).send(envelope)
     assert other.requests == []
     assert "authorization" not in server.requests[0].headers
 
@@ -281,8 +288,8 @@ def test_cookies_are_not_kept(server, poster, envelope, tell):
     """A portal cannot mark the kiosk."""
     server.answers = [sends(tell.reply("200 OK", b"{}", Set_Cookie="id=1; Path=/"))]
     one = poster(server.url)
-    one.post(envelope)
-    one.post(envelope)
+    one.send(envelope)
+    one.send(envelope)
     assert "cookie" not in server.requests[1].headers
 
 
@@ -292,20 +299,94 @@ def test_nothing_is_tried_twice_inside(server, poster, envelope, tell):
     one = poster(server.url)
     for number in (1, 2, 3):
         with pytest.raises(LinkDownError):
-            one.post(envelope)
+            one.send(envelope)
         assert len(server.requests) == number
 
 
 def test_no_descriptor_is_left_behind(server, poster, envelope, tell):
     """Each way to end a post gives its sockets back."""
     one = poster(server.url)
-    one.post(envelope)
+    one.send(envelope)
     before = len(list(OPEN_FILES.iterdir()))
     for _ in range(5):
         server.answers = [resets]
         with pytest.raises(LinkDownError):
-            one.post(envelope)
-    one.post(envelope)
+            one.send(envelope)
+    one.send(envelope)
     one.close()
     server.close()
     assert len(list(OPEN_FILES.iterdir())) <= before
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        CHUNKED + b"-1\r\n",
+        CHUNKED + b"fffffffffff\r\n",
+        CHUNKED + b"1;",
+        b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n\r\n",
+        b"HTTP/1.1 302 Found\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\n" * 50,
+    ],
+)
+def test_no_length_in_a_reply_is_believed(server, poster, envelope, head):
+    """However a reply tells its length, no more than its bound is taken from the socket."""
+    taken = []
+
+    def endless(connection, _):
+        connection.sendall(head)
+        piece = head if head.startswith(b"HTTP/1.1 100") else b"x" * 65_536
+        taken.append(0)
+        while taken[0] < 100_000_000:
+            # Fails once the client has left.
+            taken[0] += connection.send(piece)
+
+    server.answers = [endless]
+    with pytest.raises((LinkDownError, UplinkPausedError)):
+        poster(server.url).send(envelope)
+    server.close()
+    # The bound, and what the system's own buffers hold in between.
+    assert taken[0] < 20_000_000
+
+
+def test_the_letter_is_asked_for_only_when_the_connection_stands(server, poster, envelope):
+    """Nothing listens, no letter; connected, one letter, before the first byte is sent."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    asked = []
+
+    def letter():
+        asked.append(server.accepted.wait(5.0))
+        assert server.requests == []
+        return envelope
+
+    with pytest.raises(LinkDownError):
+        poster(f"http://127.0.0.1:{port}").post(letter)
+    assert asked == []
+    assert poster(server.url).post(letter).status == 200
+    assert asked == [True]
+
+
+def test_without_a_letter_nothing_is_sent(server, poster, envelope):
+    """What waited was set aside meanwhile: no request goes out, and the next one does."""
+    one = poster(server.url)
+    assert one.post(lambda: None) is None
+    assert one.send(envelope)
+    assert len(server.requests) == 1
+
+
+def test_what_the_letter_raises_comes_through(server, poster, envelope):
+    """A full disk while the body is frozen is no failure of the link."""
+
+    def letter():
+        raise OutboxFullError("no space")
+
+    one = poster(server.url)
+    with pytest.raises(OutboxFullError):
+        one.post(letter)
+    assert one.send(envelope)
+    assert len(server.requests) == 1

@@ -25,7 +25,7 @@ def test_without_an_abort_the_post_waits(server, poster, envelope, in_background
     """The test below would show nothing if the server's silence ended the post by itself."""
     server.answers = [never]
     one = poster(server.url, read_timeout_s=0.5)
-    finish = in_background(lambda: one.post(envelope))
+    finish = in_background(lambda: one.send(envelope))
     assert server.asked.wait(5.0)
     assert not is_aborted(finish())
 
@@ -34,7 +34,7 @@ def test_waiting_for_a_reply(server, poster, envelope, in_background):
     """The server has the request and says nothing."""
     server.answers = [never]
     one = poster(server.url, **LONG)
-    finish = in_background(lambda: one.post(envelope))
+    finish = in_background(lambda: one.send(envelope))
     assert server.asked.wait(5.0)
     one.abort()
     assert is_aborted(finish())
@@ -53,7 +53,7 @@ def test_reading_a_reply(server, poster, envelope, in_background, head):
 
     server.answers = [half]
     one = poster(server.url, **LONG)
-    finish = in_background(lambda: one.post(envelope))
+    finish = in_background(lambda: one.send(envelope))
     assert sent.wait(5.0)
     one.abort()
     assert is_aborted(finish())
@@ -62,10 +62,10 @@ def test_reading_a_reply(server, poster, envelope, in_background, head):
 def test_on_a_kept_connection(server, poster, envelope, in_background):
     """A connection that an earlier post made is cut as well."""
     one = poster(server.url, **LONG)
-    one.post(envelope)
+    one.send(envelope)
     server.asked.clear()
     server.answers = [never]
-    finish = in_background(lambda: one.post(envelope))
+    finish = in_background(lambda: one.send(envelope))
     assert server.asked.wait(5.0)
     one.abort()
     assert is_aborted(finish())
@@ -81,7 +81,7 @@ def test_in_the_middle_of_the_handshake(serve, poster, envelope, in_background):
         raise OSError("the client has left")
 
     one = poster(serve(wrap=silent).url, **LONG)
-    finish = in_background(lambda: one.post(envelope))
+    finish = in_background(lambda: one.send(envelope))
     assert greeted.wait(5.0)
     one.abort()
     assert is_aborted(finish())
@@ -107,7 +107,7 @@ def test_while_connecting(poster, envelope, in_background, monkeypatch):
             filler.connect_ex(listener.getsockname())
         monkeypatch.setattr(socket.socket, "connect_ex", noted)
         one = poster(f"http://127.0.0.1:{listener.getsockname()[1]}", **LONG)
-        finish = in_background(lambda: one.post(envelope))
+        finish = in_background(lambda: one.send(envelope))
         assert sent.wait(5.0)
         one.abort()
         assert is_aborted(finish())
@@ -125,17 +125,17 @@ def test_a_host_that_does_not_answer_ends_at_the_connect_timeout(poster, envelop
             filler.connect_ex(listener.getsockname())
         one = poster(f"http://127.0.0.1:{listener.getsockname()[1]}", connect_timeout_s=0.2)
         with pytest.raises(LinkDownError, match="timed out"):
-            one.post(envelope)
+            one.send(envelope)
 
 
 def test_every_later_post_ends_at_once(server, poster, envelope):
     """A post that begins just after the abort would otherwise wait its full time."""
     one = poster(server.url, **LONG)
-    one.post(envelope)
+    one.send(envelope)
     one.abort()
     for _ in range(2):
         with pytest.raises(LinkDownError, match="the kiosk is stopping"):
-            one.post(envelope)
+            one.send(envelope)
     assert len(server.requests) == 1
 
 
@@ -151,5 +151,5 @@ def test_the_limit_of_one_post_does_not_outlive_it(server, poster, envelope):
     server.answers = [never]
     one = poster(server.url, connect_timeout_s=0.2, read_timeout_s=0.2)
     with pytest.raises(LinkDownError):
-        one.post(envelope)
-    assert one.post(envelope)
+        one.send(envelope)
+    assert one.send(envelope)

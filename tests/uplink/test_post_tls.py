@@ -109,7 +109,7 @@ def test_a_pinned_authority_is_believed(serve_tls, poster, envelope, authority):
     server = serve_tls()
     one = poster(server.url, ca_file=str(authority.root))
     for _ in range(2):
-        assert json.loads(one.post(envelope))["S1"] == "ok"
+        assert json.loads(one.send(envelope))["S1"] == "ok"
     assert len({request.port for request in server.requests}) == 1
 
 
@@ -117,15 +117,31 @@ def test_an_unknown_authority_is_a_link_that_is_down(serve_tls, poster, envelope
     """A captive portal on https shows another's certificate: nothing is sent to it."""
     server = serve_tls()
     with pytest.raises(LinkDownError, match="certificate verify failed"):
-        poster(server.url).post(envelope)
+        poster(server.url).send(envelope)
     assert server.requests == []
+
+
+def test_no_letter_is_asked_for_before_tls_is_done(serve_tls, poster, envelope, authority):
+    """A server whose certificate is refused never makes a body final; one that is believed does."""
+    server = serve_tls()
+    asked = []
+
+    def letter():
+        asked.append(envelope)
+        return envelope
+
+    with pytest.raises(LinkDownError, match="certificate verify failed"):
+        poster(server.url).post(letter)
+    assert asked == []
+    assert poster(server.url, ca_file=str(authority.root)).post(letter).status == 200
+    assert asked == [envelope]
 
 
 def test_another_pinned_authority_does_not_do(serve_tls, poster, envelope, tmp_path):
     """Pinning is to this authority alone."""
     server = serve_tls()
     with pytest.raises(LinkDownError, match="certificate verify failed"):
-        poster(server.url, ca_file=str(Authority(tmp_path).root)).post(envelope)
+        poster(server.url, ca_file=str(Authority(tmp_path).root)).send(envelope)
     assert server.requests == []
 
 
@@ -133,7 +149,7 @@ def test_a_certificate_for_another_host_does_not_do(serve_tls, poster, envelope,
     """The right authority, the wrong host."""
     server = serve_tls(address="127.0.0.2")
     with pytest.raises(LinkDownError, match=r"127\.0\.0\.1"):
-        poster(server.url, ca_file=str(authority.root)).post(envelope)
+        poster(server.url, ca_file=str(authority.root)).send(envelope)
     assert server.requests == []
 
 
@@ -142,7 +158,7 @@ def test_the_environment_names_no_authority(serve_tls, poster, envelope, authori
     for variable in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
         monkeypatch.setenv(variable, str(authority.root))
     with pytest.raises(LinkDownError):
-        poster(serve_tls().url).post(envelope)
+        poster(serve_tls().url).send(envelope)
 
 
 def test_a_client_certificate_is_shown(serve_tls, poster, envelope, authority, tmp_path):
@@ -150,7 +166,7 @@ def test_a_client_certificate_is_shown(serve_tls, poster, envelope, authority, t
     clients = Authority(tmp_path)
     server = serve_tls(client_authority=clients)
     with pytest.raises(LinkDownError):
-        poster(server.url, ca_file=str(authority.root)).post(envelope)
+        poster(server.url, ca_file=str(authority.root)).send(envelope)
     kiosk = clients.issue("kiosk")
     one = poster(
         server.url,
@@ -158,7 +174,7 @@ def test_a_client_certificate_is_shown(serve_tls, poster, envelope, authority, t
         client_cert_file=str(kiosk.certificate),
         client_key_file=str(kiosk.key),
     )
-    assert one.post(envelope)
+    assert one.send(envelope)
     assert len(server.requests) == 1
 
 
@@ -175,9 +191,9 @@ def test_a_missing_file_pauses_and_is_named(serve_tls, poster, envelope, authori
     options = {name: str(path) for name, path in (files | {key: absent}).items()}
     one = poster(serve_tls().url, **options)
     with pytest.raises(UplinkPausedError, match=rf"server\.{key} = .*absent\.pem"):
-        one.post(envelope)
+        one.send(envelope)
     absent.write_bytes(files[key].read_bytes())
-    assert one.post(envelope)
+    assert one.send(envelope)
 
 
 def test_a_file_that_is_no_certificate_is_named(serve_tls, poster, envelope, tmp_path):
@@ -186,7 +202,7 @@ def test_a_file_that_is_no_certificate_is_named(serve_tls, poster, envelope, tmp
     rubbish.write_text("hello\n")
     server = serve_tls()
     with pytest.raises(LinkDownError, match="expected a reply"):
-        poster(server.url, ca_file=str(rubbish)).post(envelope)
+        poster(server.url, ca_file=str(rubbish)).send(envelope)
     assert server.requests == []
 
 
@@ -196,7 +212,7 @@ def test_an_abort_ends_a_post_over_tls(serve_tls, poster, envelope, authority, i
     server.answers = [lambda connection, _: bool(connection.recv(1))]
     options = {"connect_timeout_s": 280.0, "read_timeout_s": 280.0}
     one = poster(server.url, ca_file=str(authority.root), **options)
-    finish = in_background(lambda: one.post(envelope))
+    finish = in_background(lambda: one.send(envelope))
     assert server.asked.wait(5.0)
     one.abort()
     outcome = finish()

@@ -8,7 +8,6 @@ import pytest
 
 from kiosk.config import Server
 from kiosk.errors import (
-    EventRefusedError,
     LinkDownError,
     OutboxBrokenError,
     OutboxFullError,
@@ -16,6 +15,7 @@ from kiosk.errors import (
     UplinkPausedError,
 )
 from kiosk.types import Envelope, Receipt, ReceiptStatus
+from kiosk.uplink.answer import Answer
 from kiosk.uplink.sender import Sender
 
 SETTINGS = Server(url="http://127.0.0.1:9", backoff_base_s=1.0, backoff_cap_s=300.0)
@@ -36,6 +36,9 @@ class ListQueue:
     def _fail(self, name):
         if self.failures[name]:
             raise self.failures[name].pop(0)
+
+    def waits(self):
+        return bool(self.waiting)
 
     def lease(self):
         self._fail("lease")
@@ -69,17 +72,20 @@ class Bench:
             on_settled=lambda envelope, receipt: self.told.append((envelope, receipt)),
         )
 
-    def post(self, envelope):
+    def post(self, letter):
+        envelope = letter()
+        if envelope is None:
+            return None
         self.sent.append(envelope.event_id)
         outcome = self.outcomes.pop(0) if self.outcomes else OK
         if isinstance(outcome, Exception) and not isinstance(outcome, ReceiptError):
             raise outcome
-        self.met = outcome
-        return b"reply"
+        status, self.met = outcome if isinstance(outcome, tuple) else (200, outcome)
+        return Answer(envelope, status, b"reply")
 
-    def read(self, envelope, body):
-        assert body == b"reply"
-        if isinstance(self.met, ReceiptError):
+    def read(self, answer):
+        assert answer.body == b"reply"
+        if isinstance(self.met, ReceiptError | UplinkPausedError):
             raise self.met
         return self.met
 
@@ -164,10 +170,48 @@ def test_a_server_that_refuses_the_kiosk_is_probed_slowly(bench, caplog):
 
 def test_a_refused_event_goes_to_quarantine_and_the_next_goes_on(bench):
     """One poisonous event never blocks the queue."""
-    one = bench(3, [EventRefusedError("status 422")])
+    one = bench(3, [(422, Receipt(ReceiptStatus.REJECTED, 0.0))])
     one.run()
-    assert one.queue.quarantined == [("id-1", "status 422")]
+    assert one.queue.quarantined == [("id-1", "refused by the server with status 422")]
+    assert next((e.event_id, r.status) for e, r in one.told) == ("id-1", ReceiptStatus.REJECTED)
     assert [name for name, _ in one.queue.settled] == ["id-2", "id-3"]
+    assert one.waits == []
+
+
+def test_a_refusal_that_is_not_believed_pauses(bench):
+    """A status alone moves no event: the queue waits at the cap and nothing is set aside."""
+    one = bench(2, [(400, PAUSED)] * 3)
+    one.run()
+    assert one.queue.quarantined == []
+    assert one.waits == [300.0] * 3
+    assert [name for name, _ in one.queue.settled] == ["id-1", "id-2"]
+
+
+def test_a_link_that_is_down_leases_nothing(bench):
+    """Freezing is for the moment of sending: the post alone decides when to lease."""
+    one = bench(1)
+    leased = []
+    lease, post = one.queue.lease, one.post
+    one.queue.lease = lambda: leased.append(1) or lease()
+    failures = [DOWN, DOWN]
+
+    def down(letter):
+        if failures:
+            raise failures.pop()
+        return post(letter)
+
+    one.post = down
+    one.run()
+    assert leased == [1]
+    assert len(one.queue.settled) == 1
+
+
+def test_what_was_set_aside_while_connecting_is_no_failure(bench):
+    """No letter after all: the next look finds the queue empty, and nobody waits or alarms."""
+    one = bench(1)
+    one.queue.lease = one.queue.waiting.clear
+    one.run()
+    assert one.sent == []
     assert one.waits == []
 
 
@@ -234,15 +278,15 @@ def test_a_new_punch_does_not_shorten_the_wait(bench, quick):
 def test_what_arrives_between_look_and_wait_wakes_it(bench):
     """`arrived` is cleared before the queue is looked at, never after."""
     one = bench(0)
-    lease = one.queue.lease
+    waits = one.queue.waits
     flags = []
 
     def late():
-        found = lease()
+        found = waits()
         one.queue.arrived.set()
         return found
 
-    one.queue.lease = late
+    one.queue.waits = late
     one.clock.on_wait = lambda _: flags.append(one.queue.arrived.is_set())
     one.run()
     assert flags == [True]
@@ -259,7 +303,7 @@ def test_a_stop_during_a_post_leaves_the_event(bench, caplog):
     """Cut off by the stop: nothing is settled, nothing is called a failure of the link."""
     one = bench(1)
 
-    def cut(envelope):
+    def cut(_):
         one.stop.set()
         raise LinkDownError("the kiosk is stopping")
 

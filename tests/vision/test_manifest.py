@@ -169,3 +169,39 @@ def test_a_folder_without_manifest_is_refused_by_path(tmp_path):
     """A folder in extra_dirs that holds no manifest is a mistake, never an empty list."""
     with pytest.raises(ModelError, match=r"readable manifest expected at .*manifest\.toml"):
         load_manifest([tmp_path / "nowhere"])
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ('space = "my model"', "space: expected 1..128 ASCII characters without spaces"),
+        ('space = "mod\u00e8le"', "space: expected 1..128"),
+        (f'space = "{"x" * 129}"', "space: expected 1..128"),
+        ("dim = 63", "dim: expected 64..1024 values"),
+        ("dim = 8", "dim: expected 64..1024 values"),
+    ],
+)
+def test_an_embedder_whose_punches_could_not_be_sent_is_refused(tmp_path, line, told):
+    """What the message cannot carry is told at the start, not at the first recognition."""
+    fields = {
+        "id": '"own-fp32"',
+        "kind": '"embedder"',
+        "file": '"own.onnx"',
+        "sha256": f'"{DIGEST}"',
+        "licence": '"x"',
+        "source": '"x"',
+        "dim": "192",
+        "space": '"own"',
+        "alignment": '"arcface-112-4pt"',
+        "threshold": "0.5",
+        "input": '{layout="NCHW",channels="RGB",width=112,height=112,mean=0.0,scale=1.0}',
+    }
+
+    def manifest(changes):
+        lines = [f"{name} = {value}" for name, value in (fields | changes).items()]
+        return write(tmp_path, "\n".join(["[[model]]", *lines, ""]))
+
+    assert load_manifest([manifest({})]).get("own-fp32", "embedder").dim == 192
+    name, _, value = line.partition(" = ")
+    with pytest.raises(ModelError, match=re.escape(told)):
+        load_manifest([manifest({name: value})])

@@ -57,7 +57,7 @@ def test_a_punch_comes_back_as_it_was(
     assert (read.score is None) == (score is None or employee is None)
     if read.score is not None:
         assert read.score == pytest.approx(score, abs=5.1e-5)
-    assert read.clock == ("synced" if trust is Trust.SYNCED else None)
+    assert read.clock == {Trust.SYNCED: "synced", Trust.CORRECTED: "corrected"}.get(trust)
     assert read.seen_bounds_ms is None
     assert (read.key_id, read.signature is None) == (
         (signer.key_id, False) if signed else (None, True)

@@ -63,7 +63,7 @@ def test_our_code_agrees_with_the_vectors(vector):
         json.dumps(reply).encode(),
         event_id=read.event_id,
         frozen=body,
-        signer=signer,
+        keys=lambda key_id: Signer(key_id, signer.key),
         required=True,
     )
     assert (taken.status, taken.min_delay_s) == (ReceiptStatus(reply["S1"]), reply.get("RTO", 0))

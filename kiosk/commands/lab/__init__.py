@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from types import ModuleType
 
-from kiosk.commands.lab import roc, validate
+from kiosk.commands.lab import build, quantize, rebuild, roc, validate
 
 # Each has `register`, and actions that call `require_workshop` before anything else.
-_COMMANDS: tuple[ModuleType, ...] = (validate, roc)
+_COMMANDS: tuple[ModuleType, ...] = (build, quantize, rebuild, validate, roc)
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

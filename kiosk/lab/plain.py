@@ -1,0 +1,125 @@
+"""The plain path: one recipe, one file, for any size of model."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from kiosk.errors import UserError
+from kiosk.lab.calibrate import write_ranges
+from kiosk.lab.faces import FaceSet, read_folder
+from kiosk.lab.files import write_model
+from kiosk.lab.prelu import PART
+from kiosk.lab.prepare import base_of, ready
+from kiosk.lab.progress import say
+from kiosk.lab.quantise import Recipe, in_int8, preprocessed, quantised, size_of
+from kiosk.lab.runner import inputs_of
+from kiosk.lab.subject import Subject
+from kiosk.types import FloatArray
+
+LEAST_FACES = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What came out: layers in 8 bits and in all, bytes, faces used and files skipped."""
+
+    int8: int
+    layers: int
+    bytes: int
+    source_bytes: int
+    faces: int
+    skipped: tuple[str, ...]
+    advice: tuple[str, ...]
+
+    def document(self) -> dict[str, Any]:
+        """The JSON form."""
+        return asdict(self)
+
+
+def quantise_file(
+    subject: Subject,
+    out: Path,
+    recipe: Recipe,
+    *,
+    calibration: Path | None,
+    aligned: bool,
+    samples: int | None,
+    as_it_is: bool,
+) -> Done:
+    """Quantise one file by one recipe.
+
+    Raises UserError for a folder without faces, ModelError when the quantiser or the runtime
+    refuses, KioskError when the file cannot be written.
+    """
+    faces = None
+    if recipe.method == "static" and calibration is not None:
+        faces = read_folder(calibration, aligned=aligned, samples=samples)
+    model = ready(subject) if as_it_is else preprocessed(base_of(subject))
+    _check_excluded(model, recipe)
+    inputs = inputs_of(faces.faces, subject.input) if faces else [_noise(subject)]
+    with tempfile.TemporaryDirectory() as scratch:
+        ranges = None
+        if faces is not None:
+            ranges = Path(scratch) / "ranges.json"
+            write_ranges(
+                model,
+                inputs,
+                ranges,
+                method=recipe.calibration,
+                percentile=recipe.percentile,
+                op_types=recipe.op_types,
+            )
+        say("quantising")
+        result = quantised(model, recipe, ranges)
+    data = write_model(out, result, inputs[:2])
+    eight, layers = in_int8(result)
+    return Done(
+        int8=eight,
+        layers=layers,
+        bytes=len(data),
+        source_bytes=size_of(subject.proto),
+        faces=len(faces.faces) if faces else 0,
+        skipped=tuple(f"{s.path}: {s.reason}" for s in faces.skipped) if faces else (),
+        advice=_advice(faces),
+    )
+
+
+def _check_excluded(model: onnx.ModelProto, recipe: Recipe) -> None:
+    names = {node.name for node in model.graph.node}
+    unknown = [name for name in recipe.exclude if name not in names]
+    if unknown:
+        raise UserError(
+            f"--exclude: names of nodes expected, {unknown[0]!r} is none"
+            f" ({PART}... and folded nodes exist only after a rewrite)",
+            hint=f"such as {', '.join(sorted(names)[:3])}",
+        )
+
+
+def _noise(subject: Subject) -> FloatArray:
+    """Something to run a model on that was quantised without a face."""
+    spec = subject.input
+    picture: Sequence[int] = (3, spec.height, spec.width)
+    if spec.layout == "NHWC":
+        picture = (spec.height, spec.width, 3)
+    pixels = np.random.default_rng(0).integers(0, 256, (spec.batch or 1, *picture))
+    values: FloatArray = ((pixels - spec.mean) * spec.scale).astype(np.float32)
+    return values
+
+
+def _advice(faces: FaceSet | None) -> tuple[str, ...]:
+    if faces is None:
+        return ()
+    lines = [f"skipped {s.path}: {s.reason}" for s in faces.skipped]
+    if len(faces.faces) < LEAST_FACES:
+        lines.append(
+            f"warning: {len(faces.faces)} faces to calibrate with, at least {LEAST_FACES} and"
+            " better 100 to 1000 expected: the ranges of activations may be those of a few people"
+        )
+    return tuple(lines)

@@ -1,0 +1,27 @@
+"""`make bench`: measurements, interleaved, best of many, with the machine's name. Asserts nothing.
+
+Figures that have a number to reach come as one table at the end. What cannot be measured here
+(without ../shared, npm or PyPI) is told and left out.
+"""
+
+import logging
+import subprocess
+import sys
+
+from bench import accuracy, decision, embedders, large, machine, table
+
+
+def main() -> None:
+    # The quantiser recommends a step that `folded` has done already.
+    logging.disable(logging.WARNING)
+    print(machine.name())
+    rows = [*embedders.rows(), *accuracy.rows(), *large.rows()]
+    decision.tell()
+    # A process of its own: the daemon has no LiteRT and no scikit-learn.
+    subprocess.run([sys.executable, "-m", "bench.memory"], check=True)
+    print(f"\n{machine.name()}, one thread, best of many in turns\n")
+    print("\n".join(table.lines(rows)))
+
+
+if __name__ == "__main__":
+    main()
