@@ -324,3 +324,26 @@ def test_a_state_folder_does_without_a_configuration(foreign, kiosk, tmp_path):
     )
     assert status == 0
     assert np.isclose(entry(tmp_path).input.scale, 1 / 127.5)
+
+
+def test_the_very_file_of_an_entry_without_one_joins_its_space(foreign, kiosk, config, tmp_path):
+    """A manifest that knows a file by its hash, and has it nowhere: space and feeding are its."""
+    path = foreign(shape=("N", 3, 112, 112), batch_out="N")
+    listed = OwnModels(tmp_path / "elsewhere")
+    assert (
+        kiosk(
+            *("models", "add", path, "--id", "known-fp32", "--space", "known", "--channels", "BGR"),
+            *("--state-dir", tmp_path / "elsewhere"),
+        )[0]
+        == 0
+    )
+    listed.path_of("known-fp32").unlink()
+    (listed.golden / "known.json").unlink()
+    settings = config(f'extra_dirs = ["{listed.folder}"]\n')
+    status, out, _ = kiosk(
+        "models", "add", path, "--id", "own-fp32", "--config", settings, "--json"
+    )
+    assert status == 0
+    said = json.loads(out)
+    assert (said["space"], said["input"]["channels"], said["cosine"]) == ("known", "BGR", None)
+    assert len(golden_faces("known", tmp_path / "state" / "models" / "golden")) == 3
