@@ -108,6 +108,7 @@ class Kiosk:
             logbook=self._logbook,
             clock=clock,
             rng=random.SystemRandom(),
+            also_threshold=self._pipeline.also_threshold,
         )
         self._lookout = Lookout(
             settings.camera, self._camera, slot=self._slot, screen=self._page, clock=clock
@@ -117,6 +118,7 @@ class Kiosk:
             self._reception.policy,
             space=self._pipeline.space,
             dim=self._pipeline.dim,
+            also=self._pipeline.also_space,
             marks=self._outbox,
         )
         self._control = ControlServer(settings.paths.runtime_dir, self._handlers(), clock=clock)
@@ -145,6 +147,7 @@ class Kiosk:
             "device": self._state.device,
             "model": self._pipeline.model_id,
             "space": self._pipeline.space,
+            "also": self._pipeline.also_space[0] if self._pipeline.also_space else None,
             "threshold": round(self._reception.threshold, 4),
             "people": len(gallery.people()),
             "pending": self._outbox.status().pending,
@@ -228,6 +231,7 @@ class Kiosk:
             **self._pipeline.status(),
             "threshold": self._reception.threshold,
             "people": len(self._reception.policy.gallery.people()),
+            "changeover": self._people.changeover().document(names=self._settings.journal.names),
             "gallery": self._people.standing(),
             "liveness": "not measured",
             "online": self._sender.online,

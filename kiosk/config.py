@@ -86,6 +86,8 @@ class Models(Struct, frozen=True, forbid_unknown_fields=True):
 
     embedder: Name = "mobilefacenet-fp32"
     """Names a file, and by it the space: which of its files is used, `prefer` says."""
+    also: Annotated[str, Meta(max_length=200)] = ""
+    """A file of a second space that recognises beside `embedder` whoever is enrolled there."""
     detector: Name = "blazeface-short-fp32"
     extra_dirs: tuple[Name, ...] = ()
     """Folders with a manifest.toml and weights of one's own, besides the shipped ones."""
@@ -104,7 +106,8 @@ class Recognition(Struct, frozen=True, forbid_unknown_fields=True):
     """When a face is a person, and a person a punch."""
 
     threshold: Annotated[float, Meta(ge=-1.0, le=1.0)] | Literal["model"] = "model"
-    """Least cosine similarity; "model" takes the manifest's, found on that model's ROC."""
+    """Least cosine similarity; "model" takes the manifest's, found on that model's ROC.
+    A number holds for `models.embedder`; `models.also` always goes by the manifest's."""
     margin: Share = 0.05
     """Least lead of the best person over the second best."""
     min_quality: Share = 0.3
@@ -270,6 +273,13 @@ _JOINT_RULES: tuple[Rule, ...] = (
         lambda agree, give_up: _when(
             give_up < agree,
             "recognition.frames_to_give_up: expected at least recognition.frames_to_agree",
+        ),
+    ),
+    (
+        ("models.embedder", "models.also"),
+        lambda embedder, also: _when(
+            also == embedder,
+            'models.also: expected a model of another space than models.embedder, or ""',
         ),
     ),
     (
