@@ -16,7 +16,8 @@ from kiosk.capture.slot import FrameSlot
 from kiosk.clock import NS_PER_S, Clock
 from kiosk.config import Settings, sends_in_the_clear
 from kiosk.control import ControlServer
-from kiosk.errors import CameraError, KioskError
+from kiosk.ending import Ending, Worker
+from kiosk.errors import CameraError
 from kiosk.feedback.page import Page
 from kiosk.logbook import Logbook
 from kiosk.lookout import Lookout
@@ -33,8 +34,10 @@ from kiosk.vision.pipeline import open_pipeline
 
 log = logging.getLogger(__name__)
 
-# The whole stop has two seconds; what does not end by then is named and left behind.
-_STOP_DEADLINE_S = 1.5
+# The whole end has two seconds; what does not end by then is named and left behind.
+_END_S = 1.9
+# Of these the last belong to the queue on disk, whatever else hangs.
+_LAST_S = 0.6
 _SUPERVISE_S = 0.5
 
 
@@ -48,8 +51,9 @@ class Kiosk:
         self._slot = FrameSlot()
         self._stop = threading.Event()
         self._failed: str | None = None
-        self._threads: list[threading.Thread] = []
-        self._cleanup = contextlib.ExitStack()
+        self._workers: list[Worker] = []
+        self._wakers: list[tuple[str, Callable[[], None]]] = []
+        self._last = contextlib.ExitStack()
         self._began_ns = clock.boottime_ns()
 
     def run(self, stop: threading.Event) -> int:
@@ -68,7 +72,7 @@ class Kiosk:
         settings, clock = self._settings, self._clock
         self._warn_at_start()
         self._state = open_state(settings)
-        self._cleanup.callback(self._state.close)
+        self._last.callback(self._state.close)
         self._outbox = Outbox(
             self._state.outbox_path,
             vault=self._state.vault,
@@ -104,6 +108,7 @@ class Kiosk:
             logbook=self._logbook,
             clock=clock,
             rng=random.SystemRandom(),
+            also_threshold=self._pipeline.also_threshold,
         )
         self._lookout = Lookout(
             settings.camera, self._camera, slot=self._slot, screen=self._page, clock=clock
@@ -113,17 +118,25 @@ class Kiosk:
             self._reception.policy,
             space=self._pipeline.space,
             dim=self._pipeline.dim,
+            also=self._pipeline.also_space,
             marks=self._outbox,
         )
-        self._control = ControlServer(settings.paths.runtime_dir, self._handlers())
+        self._control = ControlServer(settings.paths.runtime_dir, self._handlers(), clock=clock)
 
     def _begin(self) -> None:
         self._outbox.start()
-        self._cleanup.callback(self._outbox.close, _STOP_DEADLINE_S)
+        self._last.callback(self._close_outbox)
+        self._last.callback(self._poster.close)
         self._page.start()
-        self._cleanup.callback(self._page.close)
+        self._wakers.append(("end page", self._page.close))
         self._control.open()
-        self._cleanup.callback(self._control.close)
+        self._wakers += [
+            ("end control", self._control.close),
+            ("end queue", self._outbox.arrived.set),
+            ("end uplink", self._poster.abort),
+            # Wakes a read that would wait for a frame until its own deadline.
+            ("end camera", self._camera.close),
+        ]
         self._thread("uplink", lambda: self._sender.run(self._stop))
         self._thread("vision", self._watch)
         self._thread("capture", lambda: self._lookout.run(self._stop))
@@ -134,6 +147,7 @@ class Kiosk:
             "device": self._state.device,
             "model": self._pipeline.model_id,
             "space": self._pipeline.space,
+            "also": self._pipeline.also_space[0] if self._pipeline.also_space else None,
             "threshold": round(self._reception.threshold, 4),
             "people": len(gallery.people()),
             "pending": self._outbox.status().pending,
@@ -177,9 +191,7 @@ class Kiosk:
                 )
                 self._stop.set()
 
-        thread = threading.Thread(target=top, name=name, daemon=True)
-        self._threads.append(thread)
-        thread.start()
+        self._workers.append(Worker(name, top))
 
     def _watch(self) -> None:
         while not self._stop.is_set():
@@ -219,6 +231,7 @@ class Kiosk:
             **self._pipeline.status(),
             "threshold": self._reception.threshold,
             "people": len(self._reception.policy.gallery.people()),
+            "changeover": self._people.changeover().document(names=self._settings.journal.names),
             "gallery": self._people.standing(),
             "liveness": "not measured",
             "online": self._sender.online,
@@ -229,33 +242,28 @@ class Kiosk:
 
     def _supervise(self) -> None:
         may_end = {"capture"} if self._lookout.state == "ended" else set()
-        for thread in self._threads:
-            if not thread.is_alive() and thread.name not in may_end:
-                self._failed = self._failed or f"{thread.name}: ended unasked"
-                log.critical("thread.ended", extra={"fields": {"thread": thread.name}})
+        for worker in self._workers:
+            if worker.ended.is_set() and worker.name not in may_end:
+                self._failed = self._failed or f"{worker.name}: ended unasked"
+                log.critical("thread.ended", extra={"fields": {"thread": worker.name}})
                 self._stop.set()
 
     def _end(self) -> None:
-        """Ask every thread to end, shut what they may wait in, and name those that do not."""
+        """Ask every thread to end, shut what they may wait in, and name those that do not.
+
+        Nothing is called from this thread that could hang: it has the time, and only it.
+        """
+        self._ending = Ending(self._clock, _END_S)
         self._stop.set()
         self._slot.close()
-        if self._threads:
-            self._outbox.arrived.set()
-            self._poster.abort()
-            # Wakes a read that would wait for a frame until its own deadline.
-            self._camera.close()
-            self._control.close()
-        deadline = self._clock.boottime_ns() + int(_STOP_DEADLINE_S * NS_PER_S)
-        for thread in self._threads:
-            left_s = (deadline - self._clock.boottime_ns()) / NS_PER_S
-            thread.join(max(0.0, left_s))
-            if thread.is_alive():
-                log.error("thread.stuck", extra={"fields": {"thread": thread.name}})
-        if self._threads:
-            self._poster.close()
-        try:
-            self._cleanup.close()
-        except KioskError as error:
-            self._failed = self._failed or str(error)
-            log.critical("kiosk.end_failed", extra={"fields": {"reason": str(error)}})
+        wakers = [Worker(name, wake) for name, wake in self._wakers]
+        self._ending.wait([*self._workers, *wakers], keep_s=_LAST_S)
+        last = Worker("end outbox", self._last.close)
+        self._ending.wait([last])
+        if last.error is not None:
+            self._failed = self._failed or str(last.error)
+            log.critical("kiosk.end_failed", extra={"fields": {"reason": str(last.error)}})
         log.info("kiosk.stopped", extra={"fields": {"failure": self._failed or "none"}})
+
+    def _close_outbox(self) -> None:
+        self._outbox.close(self._ending.left_s())

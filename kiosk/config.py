@@ -5,25 +5,28 @@ Every mistake in a file is told at once, each with its key, its value and what i
 
 from __future__ import annotations
 
-import difflib
-import re
+import os
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, Struct
 
 from kiosk.errors import ConfigError
+from kiosk.tables import Reading
 
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Seconds = Annotated[float, Meta(ge=0.0, le=86_400.0)]
 Timeout = Annotated[float, Meta(ge=0.1, le=300.0)]
 Side = Annotated[int, Meta(ge=64, le=8192)]
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
+
+# sun_path of unix(7) has 108 bytes, with the name of the socket and a zero at the end.
+MAX_RUNTIME_DIR = 107 - len("/control.sock")
 
 
 class Device(Struct, frozen=True, forbid_unknown_fields=True):
@@ -39,9 +42,9 @@ class Paths(Struct, frozen=True, forbid_unknown_fields=True):
     """Where the kiosk keeps things."""
 
     state_dir: Name = "/var/lib/kiosk"
-    """Queue, gallery, keys: survives restarts and updates. Mode 0700."""
+    """Queue, gallery, keys: survives restarts and updates. Made with mode 0700."""
     runtime_dir: Name = "/run/kiosk"
-    """The control socket. Mode 0750."""
+    """The control socket. Made with mode 0750; others must not be able to write in it."""
 
 
 class Replay(Struct, frozen=True, forbid_unknown_fields=True):
@@ -83,6 +86,8 @@ class Models(Struct, frozen=True, forbid_unknown_fields=True):
 
     embedder: Name = "mobilefacenet-fp32"
     """Names a file, and by it the space: which of its files is used, `prefer` says."""
+    also: Annotated[str, Meta(max_length=200)] = ""
+    """A file of a second space that recognises beside `embedder` whoever is enrolled there."""
     detector: Name = "blazeface-short-fp32"
     extra_dirs: tuple[Name, ...] = ()
     """Folders with a manifest.toml and weights of one's own, besides the shipped ones."""
@@ -101,7 +106,8 @@ class Recognition(Struct, frozen=True, forbid_unknown_fields=True):
     """When a face is a person, and a person a punch."""
 
     threshold: Annotated[float, Meta(ge=-1.0, le=1.0)] | Literal["model"] = "model"
-    """Least cosine similarity; "model" takes the manifest's, found on that model's ROC."""
+    """Least cosine similarity; "model" takes the manifest's, found on that model's ROC.
+    A number holds for `models.embedder`; `models.also` always goes by the manifest's."""
     margin: Share = 0.05
     """Least lead of the best person over the second best."""
     min_quality: Share = 0.3
@@ -168,10 +174,11 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     journal: Journal = Journal()
 
 
-def load(path: Path) -> Settings:
-    """Read and check a configuration file.
+def load(path: Path, *, files: bool = False) -> Settings:
+    """Read and check a configuration file; with `files` also whether the files it names are there.
 
-    Raises ConfigError whose `problems` name key, value and what is allowed, for every mistake.
+    The daemon starts without those and says what is missing: they may come later. Raises
+    ConfigError whose `problems` name key, value and what is allowed, for every mistake.
     """
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -182,17 +189,19 @@ def load(path: Path) -> Settings:
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}", problems=(f"{path}: {error}",)) from error
-    return check(document, str(path))
+    except RecursionError as error:
+        raise ConfigError(f"{path}: expected a flat file, got one nested too deeply") from error
+    return check(document, str(path), files=files)
 
 
-def check(document: dict[str, Any], origin: str) -> Settings:
+def check(document: dict[str, Any], origin: str, *, files: bool = False) -> Settings:
     """Turn a parsed document into Settings, or raise ConfigError with all its problems."""
-    problems = [*_struct_problems(document, Settings, "")]
+    reading = Reading(document, Settings)
+    problems = [*reading.problems, *_joint_problems(reading.known)]
+    if files:
+        problems += _missing_files(reading.known)
     if not problems:
-        settings = msgspec.convert(document, Settings)
-        problems = [*_joint_problems(settings)]
-        if not problems:
-            return settings
+        return msgspec.convert(document, Settings)
     count = len(problems)
     raise ConfigError(
         f"{origin}: {count} problem{'s' if count > 1 else ''}: " + " | ".join(problems),
@@ -200,89 +209,106 @@ def check(document: dict[str, Any], origin: str) -> Settings:
     )
 
 
-def _struct_problems(value: Any, struct: type[Struct], prefix: str) -> Iterator[str]:
-    """Every mistake below one table, key by key: msgspec alone stops at the first."""
-    if not isinstance(value, dict):
-        yield f"{prefix.rstrip('.') or 'document'}: expected a table, got {value!r}"
-        return
-    hints = get_type_hints(struct, include_extras=True)
-    for key in value.keys() - hints.keys():
-        near = difflib.get_close_matches(key, hints, n=1)
-        meant = f"; did you mean {near[0]}?" if near else f"; known here: {', '.join(hints)}"
-        yield f"{prefix}{key}: unknown key{meant}"
-    required = {field.name for field in msgspec.structs.fields(struct) if field.required}
-    for key in sorted(required - value.keys()):
-        yield f"{prefix}{key}: missing, and it has no default"
-    for key, hint in hints.items():
-        if key in value:
-            yield from _value_problems(value[key], hint, f"{prefix}{key}")
+Rule = tuple[tuple[str, ...], Callable[..., str | None]]
 
 
-def _value_problems(value: Any, hint: Any, key: str) -> Iterator[str]:
-    if isinstance(hint, type) and issubclass(hint, Struct):
-        yield from _struct_problems(value, hint, f"{key}.")
-        return
-    element = get_args(hint)[0] if get_origin(hint) is tuple else None
-    if isinstance(element, type) and issubclass(element, Struct) and isinstance(value, list):
-        for index, item in enumerate(value):
-            yield from _struct_problems(item, element, f"{key}[{index}].")
-        return
-    try:
-        msgspec.convert(value, hint)
-    except msgspec.ValidationError as error:
-        yield f"{key} = {_shown(value)}: {_allowed(hint) or str(error)}"
+def _when(broken: object, problem: str) -> str | None:
+    return problem if broken else None
 
 
-def _allowed(hint: Any) -> str:
-    """What a key takes, in words; empty when msgspec's own message says it best."""
-    if get_origin(hint) is Literal:
-        return "allowed: " + ", ".join(repr(choice) for choice in get_args(hint))
-    if get_origin(hint) is Annotated:
-        kind, *metas = get_args(hint)
-        bounds = [
-            f"{word} {limit}"
-            for meta in metas
-            for word, limit in (
-                ("at least", meta.ge),
-                ("at most", meta.le),
-                ("no shorter than", meta.min_length),
-                ("no longer than", meta.max_length),
-                ("matching", meta.pattern),
-            )
-            if limit is not None
-        ]
-        return f"expected {kind.__name__} " + ", ".join(bounds)
-    if isinstance(hint, type):
-        return f"expected {hint.__name__}"
-    parts = [_allowed(part) for part in get_args(hint)]
-    return " or ".join(part for part in parts if part)
+# Mistakes that lie between keys. A rule is asked as soon as its own keys are right, whatever else
+# the file gets wrong.
+_JOINT_RULES: tuple[Rule, ...] = (
+    (
+        ("server.url", "server.allow_plain_http"),
+        lambda url, allowed: _when(
+            in_the_clear(url) and not allowed and not any(_url_problems(url)),
+            f"server.url = {url!r}: expected https (plain http only to loopback);"
+            " server.allow_plain_http = true permits it and the journal repeats it at every start",
+        ),
+    ),
+    (
+        ("server.client_cert_file", "server.client_key_file"),
+        lambda cert, key: _when(
+            bool(cert) != bool(key),
+            "server.client_cert_file and server.client_key_file: expected both or neither",
+        ),
+    ),
+    (
+        ("server.require_signed_receipts", "server.key_id"),
+        lambda required, key_id: _when(
+            required is True and not key_id,
+            "server.require_signed_receipts = true: expected server.key_id to be set with it",
+        ),
+    ),
+    (
+        ("server.accept_plain_receipts", "server.key_id"),
+        lambda accepted, key_id: _when(
+            accepted and key_id,
+            "server.accept_plain_receipts = true: a plain server cannot sign; leave key_id empty",
+        ),
+    ),
+    (
+        ("server.backoff_base_s", "server.backoff_cap_s"),
+        lambda base_s, cap_s: _when(
+            cap_s < base_s, "server.backoff_cap_s: expected at least server.backoff_base_s"
+        ),
+    ),
+    (
+        ("camera.source", "camera.replay"),
+        lambda source, replay: _when(
+            source == "replay" and not replay,
+            "camera.replay: expected at least one [[camera.replay]] with a path",
+        ),
+    ),
+    (
+        ("camera.source", "camera.device"),
+        lambda source, device: _when(
+            source == "v4l2" and not device,
+            'camera.device: expected a device path for source "v4l2"',
+        ),
+    ),
+    (
+        ("recognition.frames_to_agree", "recognition.frames_to_give_up"),
+        lambda agree, give_up: _when(
+            give_up < agree,
+            "recognition.frames_to_give_up: expected at least recognition.frames_to_agree",
+        ),
+    ),
+    (
+        ("models.embedder", "models.also"),
+        lambda embedder, also: _when(
+            also == embedder,
+            'models.also: expected a model of another space than models.embedder, or ""',
+        ),
+    ),
+    (
+        ("paths.runtime_dir",),
+        lambda folder: _when(
+            len(os.fsencode(folder)) > MAX_RUNTIME_DIR,
+            f"paths.runtime_dir: expected at most {MAX_RUNTIME_DIR} bytes, for a socket's path has"
+            f" no more room, got {len(os.fsencode(folder))}",
+        ),
+    ),
+)
+_FILES = ("server.ca_file", "server.client_cert_file", "server.client_key_file")
 
 
-def _joint_problems(settings: Settings) -> Iterator[str]:
-    """Mistakes that lie between keys."""
-    server, camera = settings.server, settings.camera
-    wrong = [*_url_problems(server.url)]
-    yield from wrong
-    if not wrong and sends_in_the_clear(server) and not server.allow_plain_http:
-        yield (
-            f"server.url = {server.url!r}: expected https (plain http only to loopback);"
-            " server.allow_plain_http = true permits it and the journal repeats it at every start"
-        )
-    if bool(server.client_cert_file) != bool(server.client_key_file):
-        yield "server.client_cert_file and server.client_key_file: expected both or neither"
-    if server.require_signed_receipts is True and not server.key_id:
-        yield "server.require_signed_receipts = true: expected server.key_id to be set with it"
-    if server.accept_plain_receipts and server.key_id:
-        yield "server.accept_plain_receipts = true: a plain server cannot sign; leave key_id empty"
-    if server.backoff_cap_s < server.backoff_base_s:
-        yield "server.backoff_cap_s: expected at least server.backoff_base_s"
-    if camera.source == "replay" and not camera.replay:
-        yield "camera.replay: expected at least one [[camera.replay]] with a path"
-    if camera.source == "v4l2" and not camera.device:
-        yield 'camera.device: expected a device path for source "v4l2"'
-    recognition = settings.recognition
-    if recognition.frames_to_give_up < recognition.frames_to_agree:
-        yield "recognition.frames_to_give_up: expected at least recognition.frames_to_agree"
+def _joint_problems(known: Mapping[str, Any]) -> Iterator[str]:
+    if "server.url" in known:
+        yield from _url_problems(known["server.url"])
+    for keys, rule in _JOINT_RULES:
+        if all(key in known for key in keys):
+            problem = rule(*(known[key] for key in keys))
+            if problem is not None:
+                yield problem
+
+
+def _missing_files(known: Mapping[str, Any]) -> Iterator[str]:
+    for key in _FILES:
+        path = known.get(key)
+        if path and not Path(path).is_file():
+            yield f"{key} = {path!r}: expected a PEM file, there is none"
 
 
 def _url_problems(url: str) -> Iterator[str]:
@@ -301,11 +327,6 @@ def _url_problems(url: str) -> Iterator[str]:
         yield "server.url: expected no query and no fragment; paths are added at its end"
 
 
-def _shown(value: Any) -> str:
-    """A value as it came, but for what stands before an @: that may be a password."""
-    return re.sub(r"(?s)^(['\"]).*@", r"\1...@", repr(value))
-
-
 def is_loopback(url: str) -> bool:
     """Whether a URL's host is this machine itself, by whichever parser reads it."""
     try:
@@ -322,7 +343,12 @@ def is_loopback(url: str) -> bool:
 
 def sends_in_the_clear(server: Server) -> bool:
     """Whether messages leave this machine unencrypted."""
-    return server.url.startswith("http://") and not is_loopback(server.url)
+    return in_the_clear(server.url)
+
+
+def in_the_clear(url: str) -> bool:
+    """Whether what is sent to a URL leaves this machine unencrypted."""
+    return url.startswith("http://") and not is_loopback(url)
 
 
 def signed_receipts_required(server: Server) -> bool:

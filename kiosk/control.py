@@ -1,12 +1,14 @@
 """The control socket: length-bounded JSON requests to the running daemon.
 
 One request and one reply a connection, each a 4-byte big-endian length and a JSON object.
-The folder is 0750 and the peer's user is checked: root or the daemon's own user.
+Nobody but the owner can write in its folder, and the peer's user is checked: root or the daemon's
+own user.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import logging
 import os
@@ -17,14 +19,20 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from kiosk.clock import NS_PER_S, Clock
 from kiosk.errors import ControlError, KioskError, UserError
+from kiosk.folder import make_folder
+from kiosk.wire.jsontext import quoted
 
 log = logging.getLogger(__name__)
 
 Handler = Callable[[dict[str, Any]], dict[str, Any]]
 
 MAX_MESSAGE = 4 * 1024 * 1024
-_TIMEOUT_S = 10.0
+MAX_PEERS = 16
+REQUEST_S = 2.0
+"""The whole of a request, and the whole of a reply, has so long to go through the socket."""
+_ANSWER_S = 10.0
 _LENGTH = struct.Struct(">I")
 _CREDENTIALS = struct.Struct("3i")
 
@@ -41,11 +49,11 @@ def ask(runtime_dir: str, operation: str, **arguments: Any) -> dict[str, Any]:
     """
     path = socket_path(runtime_dir)
     with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as connection:
-        connection.settimeout(_TIMEOUT_S)
+        connection.settimeout(_ANSWER_S)
         try:
             connection.connect(str(path))
-            _send(connection, {"operation": operation, **arguments})
-            reply = _receive(connection)
+            connection.sendall(_packed({"operation": operation, **arguments}))
+            reply = _object_in(_exactly(connection, _length_in(_exactly(connection, _LENGTH.size))))
         except (OSError, ValueError) as error:
             raise ControlError(
                 f"no daemon answers at {path} ({error})", hint="start it: kiosk run --config FILE"
@@ -59,34 +67,64 @@ def ask(runtime_dir: str, operation: str, **arguments: Any) -> dict[str, Any]:
 def daemon_listens(runtime_dir: str) -> bool:
     """Whether somebody accepts connections at the control socket."""
     with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as connection:
-        connection.settimeout(_TIMEOUT_S)
-        return connection.connect_ex(str(socket_path(runtime_dir))) == 0
+        connection.settimeout(_ANSWER_S)
+        try:
+            connection.connect(str(socket_path(runtime_dir)))
+        except OSError:
+            return False
+        return True
 
 
 class ControlServer:
-    """Answers one connection at a time from a thread of its own."""
+    """Answers each connection in a thread of its own, so that none waits for another's peer."""
 
-    def __init__(self, runtime_dir: str, handlers: Mapping[str, Handler]) -> None:
+    def __init__(self, runtime_dir: str, handlers: Mapping[str, Handler], *, clock: Clock) -> None:
         self._path = socket_path(runtime_dir)
         self._handlers = handlers
+        self._clock = clock
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._lock_descriptor: int | None = None
+        self._inode: int | None = None
+        self._guard = threading.Lock()
+        self._served: dict[socket.socket, threading.Thread] = {}
+        self._closed = False
 
     def open(self) -> None:
-        """Make the folder and listen; the caller holds the state lock, so a stale socket is ours.
+        """Make the folder, take its lock and listen; a socket that is there is then a stale one.
 
-        Raises ControlError when the folder cannot be written.
+        Raises ControlError when another daemon has the folder or it cannot be written, KioskError
+        when others can write in it.
         """
         try:
-            self._path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+            self._open()
+        except KioskError:
+            self.close()
+            raise
+
+    def _open(self) -> None:
+        folder = self._path.parent
+        make_folder(folder, "paths.runtime_dir", 0o750)
+        try:
+            self._lock_descriptor = os.open(
+                folder / "control.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+            )
+            fcntl.flock(self._lock_descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._path.unlink(missing_ok=True)
             self._listener.bind(str(self._path))
+            self._inode = self._path.lstat().st_ino
             self._path.chmod(0o660)
+            self._listener.listen(MAX_PEERS)
+        except BlockingIOError as error:
+            raise ControlError(
+                f"paths.runtime_dir {folder}: expected to be this daemon's alone, another one"
+                " listens there",
+                hint="give each daemon a paths.runtime_dir of its own",
+            ) from error
         except OSError as error:
             raise ControlError(
-                f"paths.runtime_dir {self._path.parent}: expected a folder to write to, {error}",
+                f"paths.runtime_dir {folder}: expected a folder to write to, got: {error}",
                 hint="make it writable for this user or set a shorter paths.runtime_dir",
             ) from error
-        self._listener.listen(8)
 
     def run(self, stop: threading.Event) -> None:
         """Answer until `stop` is set or the listener is closed."""
@@ -94,70 +132,153 @@ class ControlServer:
             try:
                 connection, _ = self._listener.accept()
             except OSError:
-                if not stop.is_set():
+                if not stop.is_set() and not self._closed:
                     raise
-                return
-            with contextlib.closing(connection):
-                self._serve(connection)
+                break
+            self._admit(connection)
+        for thread in list(self._served.values()):
+            thread.join(_ANSWER_S)
 
     def close(self) -> None:
-        """Wake the thread and remove the socket."""
+        """Wake every thread and remove the socket, if it is still this daemon's own."""
+        with self._guard:
+            self._closed = True
+            for connection in self._served:
+                _shut(connection)
         # A listener that is shut wakes its accept(); one that was never opened has nothing to shut.
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
+        _shut(self._listener)
         self._listener.close()
-        self._path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            if self._path.lstat().st_ino == self._inode:
+                self._path.unlink()
+        self._inode = None
+        if self._lock_descriptor is not None:
+            os.close(self._lock_descriptor)
+            self._lock_descriptor = None
+
+    def _admit(self, connection: socket.socket) -> None:
+        """Serve a peer that may ask, in a thread of its own."""
+        try:
+            check_peer(connection)
+            with self._guard:
+                if self._closed or len(self._served) >= MAX_PEERS:
+                    raise ControlError(f"expected at most {MAX_PEERS} connections, got one more")
+                thread = threading.Thread(
+                    target=self._serve, args=(connection,), name="control-peer", daemon=True
+                )
+                self._served[connection] = thread
+            thread.start()
+        except (OSError, ControlError) as error:
+            _tell_refused(error)
+            connection.close()
 
     def _serve(self, connection: socket.socket) -> None:
-        connection.settimeout(_TIMEOUT_S)
+        """The body of one connection's thread."""
         try:
-            _check_peer(connection)
-            reply = self._answer(_receive(connection))
-            _send(connection, reply)
-        except (OSError, ValueError, ControlError) as error:
-            log.warning("control.refused", extra={"fields": {"reason": str(error)}})
+            reply = self._answer(self._received(connection))
+            connection.settimeout(REQUEST_S)
+            connection.sendall(_packed(reply))
+        except (OSError, ValueError) as error:
+            _tell_refused(error)
+        finally:
+            with self._guard:
+                self._served.pop(connection, None)
+                connection.close()
 
-    def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
+    def _received(self, connection: socket.socket) -> bytes:
+        """One message within REQUEST_S as a whole, however slowly it drips."""
+        deadline_ns = self._clock.boottime_ns() + int(REQUEST_S * NS_PER_S)
+
+        def hurry() -> None:
+            left_s = (deadline_ns - self._clock.boottime_ns()) / NS_PER_S
+            if left_s <= 0:
+                raise TimeoutError(f"expected a whole request within {REQUEST_S:g} s")
+            connection.settimeout(left_s)
+
+        length = _length_in(_exactly(connection, _LENGTH.size, hurry))
+        return _exactly(connection, length, hurry)
+
+    def _answer(self, message: bytes) -> dict[str, Any]:
+        """The reply to one message; whatever it holds, the daemon goes on."""
+        try:
+            request = _object_in(message)
+        except ValueError as error:
+            _tell_refused(error)
+            return {"error": f"request: {error}"}
         operation = request.pop("operation", None)
         handler = self._handlers.get(operation) if isinstance(operation, str) else None
         if handler is None:
             known = ", ".join(sorted(self._handlers))
-            return {"error": f"operation: expected one of {known}, got {operation!r}"}
+            return {"error": f"operation: expected one of {known}, got {quoted(operation)}"}
         try:
             return handler(request)
         except KioskError as error:
             return {"error": str(error), "exit_status": error.exit_status}
         except (KeyError, TypeError, ValueError) as error:
             return {"error": f"{operation}: malformed request ({error!r})"}
+        except Exception as error:
+            # The top of a connection's thread: what is on disk is whole, for every change of it is.
+            reason = str(error) or type(error).__name__
+            fields = {
+                "operation": operation,
+                "reason": reason,
+                "data": "as it was, or changed whole",
+            }
+            log.critical("control.failed", extra={"fields": fields}, exc_info=True)
+            return {
+                "error": f"{operation}: a fault of the daemon's own ({error!r}), see its journal"
+            }
 
 
-def _check_peer(connection: socket.socket) -> None:
+def check_peer(connection: socket.socket) -> None:
+    """ControlError unless the peer runs as root or as this very user."""
     packed = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     _, user, _ = _CREDENTIALS.unpack(packed)
     if user not in (0, os.geteuid()):
         raise ControlError(f"expected root or user {os.geteuid()} at the socket, got user {user}")
 
 
-def _send(connection: socket.socket, document: dict[str, Any]) -> None:
+def _tell_refused(error: Exception) -> None:
+    log.warning("control.refused", extra={"fields": {"reason": str(error)}})
+
+
+def _packed(document: dict[str, Any]) -> bytes:
     data = json.dumps(document).encode()
-    connection.sendall(_LENGTH.pack(len(data)) + data)
+    return _LENGTH.pack(len(data)) + data
 
 
-def _receive(connection: socket.socket) -> dict[str, Any]:
-    (length,) = _LENGTH.unpack(_exactly(connection, _LENGTH.size))
+def _length_in(head: bytes) -> int:
+    (length,) = _LENGTH.unpack(head)
     if length > MAX_MESSAGE:
         raise ValueError(f"expected a message of at most {MAX_MESSAGE} bytes, got {length}")
-    document = json.loads(_exactly(connection, length))
+    return int(length)
+
+
+def _object_in(data: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(data)
+    except RecursionError as error:
+        raise ValueError("expected a JSON object, got one nested too deeply") from error
     if not isinstance(document, dict):
         raise ValueError("expected a JSON object")  # noqa: TRY004 - bad bytes, not a bad call
     return document
 
 
-def _exactly(connection: socket.socket, count: int) -> bytes:
+def _exactly(
+    connection: socket.socket, count: int, before_each: Callable[[], None] = lambda: None
+) -> bytes:
+    """Read `count` bytes, calling `before_each` part, which may give the rest less time."""
     data = bytearray()
     while len(data) < count:
+        before_each()
         part = connection.recv(min(65536, count - len(data)))
         if not part:
             raise ValueError(f"expected {count} bytes, the peer ended after {len(data)}")
         data += part
     return bytes(data)
+
+
+def _shut(connection: socket.socket) -> None:
+    # What is not connected any more has nobody left to wake.
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)

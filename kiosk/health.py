@@ -8,20 +8,23 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from kiosk import config
+from kiosk.changeover import in_words
 from kiosk.clock import SystemClock
 from kiosk.commands.desk import perform
 from kiosk.config import Settings
 from kiosk.control import daemon_listens
 from kiosk.errors import KioskError
+from kiosk.folder import folder_problem
 from kiosk.people import AS_SAVED
 from kiosk.state import OUTBOX_FILE
 from kiosk.types import Trust
 from kiosk.vision.canary import check_entry
 from kiosk.vision.choice_file import CHOICE_FILE
-from kiosk.vision.manifest import Manifest, ModelEntry, load_manifest
+from kiosk.vision.manifest import Manifest, ModelEntry, manifest_of
+from kiosk.vision.pipeline import check_embedders
 from kiosk.vision.selection import choose, remembered
 
 Verdict = Literal["ok", "warning", "failed"]
@@ -50,7 +53,7 @@ def examine(path: Path) -> list[Finding]:
         problems = getattr(error, "problems", ()) or (str(error),)
         return [*findings, *(Finding("configuration", "failed", text) for text in problems)]
     findings.append(Finding("configuration", "ok", str(path)))
-    findings += [*_models(settings), _folder(settings), _daemon(settings), _server(settings)]
+    findings += [*_models(settings), *_folders(settings), _daemon(settings), _server(settings)]
     return [*findings, *_gallery(settings)]
 
 
@@ -82,11 +85,11 @@ def _liveness() -> Finding:
 
 def _models(settings: Settings) -> Iterator[Finding]:
     try:
-        manifest = load_manifest(settings.models.extra_dirs)
-        detector = manifest.get(settings.models.detector, "detector")
-        embedder = manifest.get(settings.models.embedder, "embedder")
-        for entry in (detector, embedder):
-            yield _checked(entry)
+        manifest, models = manifest_of(settings), settings.models
+        yield _checked(manifest.get(models.detector, "detector"))
+        for name in filter(None, (models.embedder, models.also)):
+            yield _checked(manifest.get(name, "embedder"))
+        check_embedders(manifest, models)
         yield _chosen(settings, manifest)
     except KioskError as error:
         yield Finding("models", "failed", error.message, error.hint)
@@ -117,33 +120,49 @@ def _chosen(settings: Settings, manifest: Manifest) -> Finding:
     return Finding(what, "ok", found)
 
 
-def _folder(settings: Settings) -> Finding:
-    folder = Path(settings.paths.state_dir)
-    nearest = next(p for p in (folder, *folder.parents) if p.exists())
-    if nearest.is_dir() and os.access(nearest, os.W_OK):
-        return Finding("state folder", "ok", f"{folder} can be written")
-    return Finding(
-        "state folder",
-        "failed",
-        f"{folder} cannot be written by this user",
-        "run as the kiosk's user, or mend owner and mode",
-    )
+def _folders(settings: Settings) -> Iterator[Finding]:
+    paths = settings.paths
+    for what, text in (("state folder", paths.state_dir), ("runtime folder", paths.runtime_dir)):
+        folder = Path(text)
+        nearest = next(p for p in (folder, *folder.parents) if p.exists())
+        problem = folder_problem(folder) if folder.exists() else None
+        if problem is not None:
+            yield Finding(what, "failed", f"{folder}: {problem[0]}", problem[1])
+        elif nearest.is_dir() and os.access(nearest, os.W_OK):
+            yield Finding(what, "ok", f"{folder} can be written")
+        else:
+            found = f"{folder} cannot be written by this user"
+            yield Finding(what, "failed", found, "run as the kiosk's user, or mend owner and mode")
 
 
 def _gallery(settings: Settings) -> Iterator[Finding]:
-    """Whether the gallery is the newest one; nothing to say before the first start."""
+    """Whether the gallery is the newest one, and fits the model in use; nothing before a start."""
     if not (Path(settings.paths.state_dir) / OUTBOX_FILE).exists():
         return
     try:
-        standing = perform(settings, "gallery.list")["standing"]
+        listing = perform(settings, "gallery.list")
     except KioskError as error:
         yield Finding("gallery", "failed", error.message, error.hint)
         return
-    if standing == AS_SAVED:
-        yield Finding("gallery", "ok", standing)
-        return
-    advice = "put the newest gallery back, or enrol and remove until it is right"
-    yield Finding("gallery", "failed", standing, advice)
+    if listing["standing"] == AS_SAVED:
+        yield Finding("gallery", "ok", AS_SAVED)
+    else:
+        advice = "put the newest gallery back, or enrol and remove until it is right"
+        yield Finding("gallery", "failed", listing["standing"], advice)
+    if listing["people"]:
+        yield _enrolment(settings, listing["changeover"])
+
+
+def _enrolment(settings: Settings, found: dict[str, Any]) -> Finding:
+    """Who must enrol again for the model in use, by id where the journal may say it."""
+    if not settings.journal.names:
+        found = {**found, "enrol_again": None}
+    lines = in_words(found)
+    if not lines:
+        return Finding("enrolment", "ok", f"everybody is enrolled for {found['space']}")
+    verdict: Verdict = "failed" if found["unrecognised"] else "warning"
+    advice = "`kiosk gallery list` names everybody"
+    return Finding("enrolment", verdict, "; ".join(lines), advice)
 
 
 def _daemon(settings: Settings) -> Finding:

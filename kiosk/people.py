@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
+from kiosk.changeover import Changeover, changeover
 from kiosk.decide.gallery import Gallery, Template
 from kiosk.errors import GalleryError, OutboxError, VaultError
 from kiosk.state import State, template_document, template_from
@@ -37,15 +38,26 @@ class HoldsGallery(Protocol):
 
 
 class People:
-    """The gallery on disk and in memory, changed together: disk first."""
+    """The gallery on disk and in memory, changed together: disk first.
+
+    `also` is the second space where two run side by side, each with its dimension.
+    """
 
     def __init__(
-        self, state: State, holder: HoldsGallery, *, space: str, dim: int, marks: Marks
+        self,
+        state: State,
+        holder: HoldsGallery,
+        *,
+        space: str,
+        dim: int,
+        marks: Marks,
+        also: tuple[str, int] | None = None,
     ) -> None:
         self._state = state
         self._holder = holder
         self._space = space
-        self._dim = dim
+        self._also = "" if also is None else also[0]
+        self._dims = dict([(space, dim), *([also] if also else [])])
         self._marks = marks
         self._lock = threading.Lock()
 
@@ -60,6 +72,7 @@ class People:
         people = sorted({template.person for template in templates})
         for person in people:
             log.info("gallery.enrolled", extra={"fields": {"employee": person}})
+        self._tell_if_over()
         return {"people": {person: gallery.people()[person] for person in people}}
 
     def remove(self, person: str) -> dict[str, Any]:
@@ -77,7 +90,12 @@ class People:
             "spaces": gallery.spaces,
             "space": self._space,
             "standing": self.standing(),
+            "changeover": self.changeover().document(names=True),
         }
+
+    def changeover(self) -> Changeover:
+        """Who must enrol again for the space in use."""
+        return changeover(self._holder.gallery, self._space, self._also)
 
     def show(self, person: str) -> dict[str, Any]:
         """One person's templates without their vectors."""
@@ -135,19 +153,31 @@ class People:
             log.critical("gallery.rolled_back", extra={"fields": fields})
 
     def warn_of_other_spaces(self) -> None:
-        """Say at start who cannot be recognised, because another model made their templates."""
-        others = [s for s in self._holder.gallery.spaces if s != self._space]
-        if others:
-            log.error(
-                "gallery.other_model",
-                extra={
-                    "fields": {
-                        "spaces": ",".join(others),
-                        "in_use": self._space,
-                        "meaning": "people enrolled with another model are not recognised",
-                    }
-                },
-            )
+        """Say at start who must enrol again, because another model made their templates."""
+        now = self.changeover()
+        spaces = ",".join(s for s in self._holder.gallery.spaces if s != self._space)
+        for people, level, meaning in (
+            (now.unrecognised, logging.ERROR, "people of another model are not recognised"),
+            (now.waiting, logging.WARNING, "recognised by models.also until they enrol again"),
+        ):
+            if people:
+                fields = {
+                    "people": len(people),
+                    "spaces": spaces,
+                    "in_use": self._space,
+                    "meaning": meaning,
+                    # Written only where journal.names allows it.
+                    "employee": ", ".join(people),
+                }
+                log.log(level, "gallery.other_model", extra={"fields": fields})
+        self._tell_if_over()
+
+    def _tell_if_over(self) -> None:
+        now = self.changeover()
+        if now.is_over:
+            meaning = "everybody is enrolled for the space in use: models.also can be taken out"
+            fields = {"people": now.people, "in_use": now.space, "meaning": meaning}
+            log.warning("gallery.also_can_go", extra={"fields": fields})
 
     def _check(self, template: Template) -> None:
         # What the wire would refuse must fail here, not when the person stands at the door.
@@ -155,15 +185,16 @@ class People:
             raise GalleryError(
                 f"a person's id: expected {EMPLOYEE_EXPECTED}, got {quoted(template.person)}"
             )
-        if template.embedding.space != self._space:
+        dim = self._dims.get(template.embedding.space)
+        if dim is None:
             raise GalleryError(
                 f"a face of space {self._space} expected, got {template.embedding.space}",
                 hint="enrol with the model that the daemon uses",
             )
 
-        if template.embedding.vector.size != self._dim:
+        if template.embedding.vector.size != dim:
             raise GalleryError(
-                f"a face of {self._dim} values expected, got {template.embedding.vector.size}",
+                f"a face of {dim} values expected, got {template.embedding.vector.size}",
                 hint="enrol with the model that the daemon uses",
             )
 

@@ -84,6 +84,7 @@ class Reception:
         logbook: Logbook,
         clock: Clock,
         rng: random.Random,
+        also_threshold: float = 1.0,
     ) -> None:
         rules = settings.recognition
         self._eyes, self._ledger, self._link = eyes, ledger, link
@@ -94,6 +95,7 @@ class Reception:
         self.policy = Policy(
             rules,
             threshold=self.threshold,
+            also_threshold=also_threshold,
             direction=self._direction,
             gallery=gallery,
             history=ledger,

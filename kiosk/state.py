@@ -15,6 +15,7 @@ import numpy as np
 from kiosk.config import Settings
 from kiosk.decide.gallery import Gallery, Template
 from kiosk.errors import KioskError, OutboxLockedError, VaultError
+from kiosk.folder import make_folder
 from kiosk.types import Embedding
 from kiosk.vault import ID_FILE, KEY_FILE, Vault, device_id, open_vault, write_atomic
 from kiosk.wire.signing import Signer
@@ -94,11 +95,12 @@ class State:
 def open_state(settings: Settings) -> State:
     """Make the state folder if needed, take its lock, and open the keys.
 
-    Raises OutboxLockedError when another process holds it, KioskError when it cannot be written.
+    Raises OutboxLockedError when another process holds it, KioskError when it cannot be written or
+    others can write in it.
     """
     folder = Path(settings.paths.state_dir)
+    make_folder(folder, "paths.state_dir", 0o700)
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except (OSError, ValueError) as error:
         # ValueError: a path that no system call takes.

@@ -144,6 +144,8 @@ class Sighting:
     `landmarks`: float32 (4, 2), pixels of the frame: right eye, left eye, nose tip, mouth centre
     (right and left of the person). `score`: detector's confidence 0..1. `liveness` is None while
     it is not measured. `track` is 0 until the deciding room has followed the face over frames.
+    `also` is the same face in a second space, where two run side by side; EmbeddingError when it
+    is of the same space.
     """
 
     embedding: Embedding
@@ -154,9 +156,14 @@ class Sighting:
     liveness: float | None
     seen: Stamp
     track: int = 0
+    also: Embedding | None = None
 
     def __post_init__(self) -> None:
         self.landmarks.flags.writeable = False
+        if self.also is not None and self.also.space == self.embedding.space:
+            raise EmbeddingError(
+                f"a second embedding of another space expected, got {self.also.space} again"
+            )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

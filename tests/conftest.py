@@ -1,5 +1,6 @@
 """Fixtures that several folders share; no test reaches beyond this machine."""
 
+import logging
 import socket
 from pathlib import Path
 
@@ -34,6 +35,17 @@ def only_loopback(monkeypatch):
     """No test may connect to another machine."""
     for name in ("connect", "connect_ex"):
         monkeypatch.setattr(socket.socket, name, guarded(getattr(socket.socket, name)))
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was():
+    """A command that sets up the journal does so for its own test only."""
+    root, ours = logging.getLogger(), logging.getLogger("kiosk")
+    handlers, levels = root.handlers[:], (root.level, ours.level)
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(levels[0])
+    ours.setLevel(levels[1])
 
 
 def guarded(connect):

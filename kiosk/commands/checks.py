@@ -22,7 +22,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 def check_config(options: argparse.Namespace) -> int:
     """0 when it checks; every problem on a line of its own otherwise."""
-    load(options.file)
+    load(options.file, files=True)
     say(f"{options.file}: checks")
     return 0
 

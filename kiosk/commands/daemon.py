@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+from kiosk.changeover import in_words
 from kiosk.commands.console import add_config, add_json, say, say_json, settings_of
 from kiosk.commands.outbox import queue_words
 
@@ -25,17 +26,22 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 
 def run_daemon(options: argparse.Namespace) -> int:
-    """Run until SIGTERM or Ctrl-C; 0 after a clean end."""
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    """Run until SIGTERM or Ctrl-C; 0 after a clean end.
+
+    Until there is something to end cleanly, either signal ends the process at once: loading the
+    libraries takes seconds on a Pi.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     from kiosk.app import Kiosk
     from kiosk.clock import SystemClock
     from kiosk.journal import set_up
+    from kiosk.signals import stop_at_signals
 
     settings = settings_of(options)
     clock = SystemClock()
     set_up(settings.journal, clock=clock)
+    stop = threading.Event()
+    stop_at_signals(stop)
     return Kiosk(settings, clock=clock).run(stop)
 
 
@@ -54,6 +60,8 @@ def show_status(options: argparse.Namespace) -> int:
         say(f"          {line}")
     say("liveness  not measured: a photograph is not told from a person")
     say(f"people    {status['people']}")
+    for line in in_words(status["changeover"]):
+        say(f"          {line}")
     say(f"gallery   {status['gallery']}")
     say(f"server    {_link_words(status['online'])}")
     say(f"queue     {queue_words(status['outbox'])}")
@@ -64,11 +72,13 @@ def show_status(options: argparse.Namespace) -> int:
 
 def _model_words(status: dict[str, Any]) -> Iterator[str]:
     """What is out of the ordinary with the model, and what shadow mode has found."""
-    fallback, shadow = status["fallback"], status["shadow"]
+    fallback, shadow, also = status["fallback"], status["shadow"], status["also"]
     if fallback is not None:
-        moment = datetime.fromtimestamp(fallback["at_ms"] / 1000, UTC)
-        since = f"{moment:%Y-%m-%d %H:%M:%S} UTC"
-        yield f"instead of {fallback['from']} since {since}: {fallback['reason']}"
+        yield _fallback_words(fallback)
+    if also is not None:
+        yield f"also {also['model']} (threshold {also['threshold']:.3f})"
+        if also["fallback"] is not None:
+            yield _fallback_words(also["fallback"])
     if shadow is not None and shadow["count"]:
         yield (
             f"shadow {shadow['other']}: {shadow['count']} faces, cosine mean"
@@ -76,6 +86,12 @@ def _model_words(status: dict[str, Any]) -> Iterator[str]:
         )
     elif shadow is not None:
         yield f"shadow {shadow['other']}: no face yet, {shadow['failed']} failed"
+
+
+def _fallback_words(fallback: dict[str, Any]) -> str:
+    moment = datetime.fromtimestamp(fallback["at_ms"] / 1000, UTC)
+    since = f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+    return f"instead of {fallback['from']} since {since}: {fallback['reason']}"
 
 
 def _link_words(online: bool | None) -> str:

@@ -56,8 +56,13 @@ def _on_files(
 
 def _people(settings: Settings, state: State, marks: Marks) -> People:
     from kiosk.people import People
-    from kiosk.vision.manifest import load_manifest
+    from kiosk.vision.manifest import manifest_of
 
-    entry = load_manifest(settings.models.extra_dirs).get(settings.models.embedder, "embedder")
+    manifest, models = manifest_of(settings), settings.models
+    entry = manifest.get(models.embedder, "embedder")
+    also = None
+    if models.also:
+        second = manifest.get(models.also, "embedder")
+        also = (second.space, second.dim)
     holder = _Holder(state.load_gallery())
-    return People(state, holder, space=entry.space, dim=entry.dim, marks=marks)
+    return People(state, holder, space=entry.space, dim=entry.dim, marks=marks, also=also)

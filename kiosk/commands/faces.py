@@ -6,8 +6,10 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from kiosk.commands.console import add_json, complain, say, say_json
-from kiosk.config import Models
+from kiosk.config import Models, load
 from kiosk.errors import KioskError, PictureError
 
 if TYPE_CHECKING:
@@ -25,22 +27,42 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     for parser, action in ((embed, embed_images), (compare, compare_images)):
         parser.add_argument("--model", default=Models().embedder, metavar="ID")
         parser.add_argument("--models-dir", action="append", default=[], metavar="DIR")
+        parser.add_argument(
+            "--config", type=Path, metavar="FILE", help="whose models are known too"
+        )
         add_json(parser)
         parser.set_defaults(action=action)
 
 
-def open_eyes(model: str, models_dirs: list[str]) -> FacePipeline:
-    """The pipeline for one-off commands."""
+def open_eyes(
+    model: str, models_dirs: list[str], *, config: Path | None = None, matching: bool = True
+) -> FacePipeline:
+    """The pipeline for one-off commands: the very file of that id.
+
+    Models of `config` are known too. Without `matching` one that has no threshold will do.
+    """
     from kiosk.clock import SystemClock
     from kiosk.vision.pipeline import open_pipeline
 
-    models = Models(embedder=model, extra_dirs=tuple(models_dirs))
-    return open_pipeline(models, clock=SystemClock(), record=lambda _stage, _ms: None)
+    models = Models(embedder=model, extra_dirs=tuple(models_dirs), prefer="exact")
+    state_dir = None
+    if config is not None:
+        settings = load(config)
+        extra = (*settings.models.extra_dirs, *models.extra_dirs)
+        models = msgspec.structs.replace(models, extra_dirs=extra)
+        state_dir = Path(settings.paths.state_dir)
+    return open_pipeline(
+        models,
+        clock=SystemClock(),
+        record=lambda _stage, _ms: None,
+        choice_in=state_dir,
+        matching=matching,
+    )
 
 
 def embed_images(options: argparse.Namespace) -> int:
     """A line for each image; 1 at the end when any of them failed."""
-    eyes = open_eyes(options.model, options.models_dir)
+    eyes = open_eyes(options.model, options.models_dir, config=options.config, matching=False)
     failed = False
     for path in options.images:
         try:
@@ -61,7 +83,7 @@ def embed_images(options: argparse.Namespace) -> int:
 
 def compare_images(options: argparse.Namespace) -> int:
     """Cosine similarity of the largest face in each picture."""
-    eyes = open_eyes(options.model, options.models_dir)
+    eyes = open_eyes(options.model, options.models_dir, config=options.config)
     one, other = (largest_face(eyes, path) for path in (options.one, options.other))
     cosine = one.embedding.similarity(other.embedding)
     same = cosine >= eyes.threshold

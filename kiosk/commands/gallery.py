@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import hashlib
 from pathlib import Path
+from typing import Any
 
+from kiosk.changeover import in_words
 from kiosk.commands.console import add_config, add_json, say, say_json, settings_of, table
 from kiosk.commands.desk import perform
 
@@ -59,7 +61,10 @@ def enrol_person(options: argparse.Namespace) -> int:
     for path in options.images:
         face = eyes.face_to_enrol(load_picture(path), str(path))
         source = hashlib.sha256(path.read_bytes()).hexdigest()
-        templates.append(template_document(Template(options.person, face.embedding, source)))
+        templates += [
+            template_document(Template(options.person, embedding, source))
+            for embedding in face.embeddings
+        ]
     result = perform(settings, "enrol", templates=templates)
     if options.json:
         say_json(result)
@@ -78,8 +83,7 @@ def gallery_action(options: argparse.Namespace) -> int:
         return 0
     match options.what:
         case "list":
-            rows = [(person, str(count)) for person, count in result["people"].items()]
-            say(table(("person", "faces"), rows))
+            _say_people(result)
         case "show":
             rows = [(face["space"], face["source"]) for face in result["faces"]]
             say(table(("space", "SHA-256 of the picture"), rows))
@@ -88,3 +92,15 @@ def gallery_action(options: argparse.Namespace) -> int:
         case _:
             say(f"{result['faces']} faces of {result['people']} people authenticate")
     return 0
+
+
+def _say_people(result: dict[str, Any]) -> None:
+    again = set(result["changeover"]["enrol_again"])
+    rows = [
+        (person, str(count), "must enrol again" if person in again else "")
+        for person, count in result["people"].items()
+    ]
+    width = 3 if again else 2
+    say(table(("person", "faces", "for the model in use")[:width], [row[:width] for row in rows]))
+    for line in in_words({**result["changeover"], "enrol_again": None}):
+        say(line)

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from kiosk.commands.console import add_json, complain, say, say_json, table
+from kiosk.commands.console import add_config, add_json, complain, say, say_json, table
+from kiosk.commands.lab import adopt
 from kiosk.config import Models, Settings, load
-from kiosk.errors import KioskError
+from kiosk.errors import KioskError, UserError
 
 if TYPE_CHECKING:
-    from kiosk.vision.manifest import Manifest
+    from kiosk.vision.manifest import Manifest, ModelEntry
     from kiosk.vision.measure import Measured
 
 _MOST_THREADS = 16
@@ -33,12 +34,17 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         parser.add_argument("--models-dir", action="append", default=[], metavar="DIR")
         add_json(parser)
         parser.set_defaults(action=action)
-        if name != "check":
-            parser.add_argument(
-                "--config", type=Path, metavar="FILE", help="whose [models] counts; default: none"
-            )
+        parser.add_argument(
+            "--config", type=Path, metavar="FILE", help="whose [models] counts; default: none"
+        )
         if name == "profile":
             parser.add_argument("--threads", type=_threads, metavar="N", help="default: configured")
+    adopt.register(models)
+    remove = models.add_parser("remove", help="one that was added")
+    remove.add_argument("id", metavar="ID")
+    add_config(remove)
+    add_json(remove)
+    remove.set_defaults(action=remove_model)
 
 
 def _threads(text: str) -> int:
@@ -49,10 +55,7 @@ def _threads(text: str) -> int:
 
 def list_models(options: argparse.Namespace) -> int:
     """Every entry, whether its file is there, what the daemon makes of it, and its licence."""
-    settings, models = _configured(options)
-    from kiosk.vision.manifest import load_manifest
-
-    manifest = load_manifest(models.extra_dirs)
+    settings, models, manifest = _configured(options)
     uses = {} if settings is None else _uses(settings, models, manifest)
     entries = manifest.entries
     if options.json:
@@ -69,16 +72,24 @@ def list_models(options: argparse.Namespace) -> int:
                     "source": e.source,
                     "space": e.space,
                     "dim": e.dim,
-                    "threshold": e.threshold,
+                    "threshold": e.threshold if e.usable else None,
+                    "usable": e.usable,
                     "use": uses.get(e.id),
                 }
                 for e in entries
             ]
         )
         return 0
-    heads = ["id", "kind", "file", "dim", "licence", "use"]
+    heads = ["id", "kind", "file", "dim", "threshold", "licence", "use"]
     rows = [
-        [e.id, e.kind, "present" if e.path.is_file() else "absent", str(e.dim or "-"), e.licence]
+        [
+            e.id,
+            e.kind,
+            "present" if e.path.is_file() else "absent",
+            str(e.dim or "-"),
+            _threshold_words(e),
+            e.licence,
+        ]
         for e in entries
     ]
     if settings is None:
@@ -90,22 +101,43 @@ def list_models(options: argparse.Namespace) -> int:
     return 0
 
 
-def _configured(options: argparse.Namespace) -> tuple[Settings | None, Models]:
-    """The configuration if one is named, and its [models] with --models-dir added."""
+def _threshold_words(entry: ModelEntry) -> str:
+    if entry.kind == "detector":
+        return "-"
+    return f"{entry.threshold:.4f}" if entry.usable else "not set"
+
+
+def _configured(options: argparse.Namespace) -> tuple[Settings | None, Models, Manifest]:
+    """The configuration if one is named, its [models] with --models-dir added, and all it knows."""
+    from kiosk.vision.manifest import load_manifest
+
     settings = None if options.config is None else load(options.config)
     models = Models() if settings is None else settings.models
-    extra = (*models.extra_dirs, *options.models_dir)
-    return settings, msgspec.structs.replace(models, extra_dirs=extra)
+    models = msgspec.structs.replace(models, extra_dirs=(*models.extra_dirs, *options.models_dir))
+    state_dir = None if settings is None else settings.paths.state_dir
+    return settings, models, load_manifest(models.extra_dirs, state_dir)
 
 
 def _uses(settings: Settings, models: Models, manifest: Manifest) -> dict[str, str]:
     """What the daemon's last measurement under this configuration made of each candidate."""
-    from kiosk.vision.choice_file import CHOICE_FILE
+    from kiosk.vision.choice_file import ALSO_CHOICE_FILE, CHOICE_FILE
+
+    folder = Path(settings.paths.state_dir)
+    uses = _uses_of_one(models, manifest, folder / CHOICE_FILE)
+    if models.also:
+        second = msgspec.structs.replace(models, embedder=models.also)
+        also = _uses_of_one(second, manifest, folder / ALSO_CHOICE_FILE)
+        uses |= {name: f"models.also: {use}" for name, use in also.items()}
+    return uses
+
+
+def _uses_of_one(models: Models, manifest: Manifest, cache: Path) -> dict[str, str]:
     from kiosk.vision.selection import choose, remembered
 
+    if not manifest.get(models.embedder, "embedder").usable:
+        return {models.embedder: "configured, but it has no threshold"}
     if models.prefer == "exact":
         return {models.embedder: 'chosen: prefer = "exact"'}
-    cache = Path(settings.paths.state_dir) / CHOICE_FILE
     measured = remembered(manifest, models, cache)
     if measured is None:
         return {}
@@ -119,10 +151,9 @@ def _uses(settings: Settings, models: Models, manifest: Manifest) -> dict[str, s
 def check_models(options: argparse.Namespace) -> int:
     """Check every file that is there and every one that must be; 1 when any fails."""
     from kiosk.vision.canary import check_entry
-    from kiosk.vision.manifest import load_manifest
 
     results = []
-    for entry in load_manifest(options.models_dir).entries:
+    for entry in _configured(options)[2].entries:
         if not entry.shipped and not entry.path.is_file():
             continue
         try:
@@ -144,12 +175,11 @@ def profile_models(options: argparse.Namespace) -> int:
     from kiosk.clock import SystemClock
     from kiosk.vision.canary import golden_for
     from kiosk.vision.cpu import read_cpu
-    from kiosk.vision.manifest import load_manifest
     from kiosk.vision.measure import PROFILE, candidates, measure
 
-    models = _configured(options)[1]
+    _, models, manifest = _configured(options)
     threads = options.threads or models.threads
-    entries = candidates(load_manifest(models.extra_dirs), models.embedder)
+    entries = candidates(manifest, models.embedder)
     faces, clock = golden_for(entries), SystemClock()
     found, _ = measure(entries, faces, threads=threads, clock=clock, effort=PROFILE)
     head = {"cpu": read_cpu().document(), "threads": threads, "space": entries[0].space}
@@ -192,3 +222,46 @@ def _say_profile(head: dict[str, Any], found: list[Measured]) -> None:
     for m in found:
         if m.refused:
             complain(f"{m.id}: {m.refused}")
+
+
+def remove_model(options: argparse.Namespace) -> int:
+    """Take out a model that was added; UserError while the configuration needs it."""
+    from kiosk.vision.manifest import manifest_of
+    from kiosk.vision.own_models import OwnModels
+
+    settings = load(options.config)
+    own = OwnModels(Path(settings.paths.state_dir))
+    entry = own.get(options.id)
+    _check_free(entry, settings.models, manifest_of(settings))
+    own.remove(entry.id)
+    if options.json:
+        say_json({"removed": entry.id, "file": str(entry.path)})
+        return 0
+    say(f"{entry.id}: removed, {entry.path}")
+    return 0
+
+
+def _check_free(entry: ModelEntry, models: Models, manifest: Manifest) -> None:
+    """UserError for a model that is configured, or the last FP32 of one that is."""
+    from kiosk.vision.manifest import precision_of
+
+    for key, name in (("embedder", models.embedder), ("also", models.also)):
+        if name == entry.id:
+            raise UserError(
+                f"a model that is not in use expected, models.{key} names {entry.id}",
+                hint="take it out of the configuration and restart the daemon first",
+            )
+        fp32 = [
+            other.id
+            for other in manifest.entries
+            if name
+            and other.space == manifest.get(name, "embedder").space
+            and precision_of(other.id) == "fp32"
+            and other.path.is_file()
+        ]
+        if fp32 == [entry.id]:
+            raise UserError(
+                f"a model that is not in use expected, {entry.id} is what models.{key} ({name})"
+                " falls back on",
+                hint="take that out of the configuration and restart the daemon first",
+            )

@@ -80,6 +80,11 @@ class Gallery:
             counts[template.person] = counts.get(template.person, 0) + 1
         return dict(sorted(counts.items()))
 
+    def people_in(self, space: str) -> frozenset[str]:
+        """Everybody with a template of a space."""
+        shelf = self._shelves.get(space)
+        return frozenset() if shelf is None else frozenset(shelf.people)
+
     def added(self, templates: Iterable[Template]) -> Gallery:
         """A gallery with these templates besides; a face already there is not added twice."""
         known = {(t.person, t.embedding.space, t.source) for t in self.templates}

@@ -28,7 +28,8 @@ class Outcome(Enum):
 class Decision:
     """One visit's outcome.
 
-    `sighting` is the best usable one behind it. `person` and `score` are set when a person was
+    `sighting` is the best usable one behind it; of two embeddings the one that named the person is
+    its `embedding`. `person` and `score` are set when a person was
     agreed on; `before` is when they were last recorded, for ALREADY_RECORDED.
     """
 
@@ -55,30 +56,57 @@ class _Agreement:
     best: Sighting
 
 
-def agree(
-    votes: Sequence[tuple[Sighting, Match | None]], rules: Recognition, threshold: float
-) -> _Agreement | None:
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """The least cosine in the space in use, and in the second one where two run side by side."""
+
+    main: float
+    also: float = 1.0
+
+
+def vote(
+    sighting: Sighting, gallery: Gallery, thresholds: Thresholds, margin: float
+) -> tuple[Sighting, Match] | None:
+    """Whom one frame names, and the sighting with the embedding that did so; None for nobody.
+
+    It names its nearest person of a space when the cosine reaches that space's threshold and leads
+    the second by the margin. The space in use goes first; two people named by two spaces are none.
+    """
+    match = gallery.identify(sighting.embedding)
+    here = match is not None and match.holds(thresholds.main, margin)
+    if sighting.also is not None:
+        other = gallery.identify(sighting.also)
+        if other is not None and other.holds(thresholds.also, margin):
+            if match is None or not here:
+                return replace(sighting, embedding=sighting.also, also=None), other
+            if other.person != match.person:
+                return None
+    return None if match is None or not here else (sighting, match)
+
+
+def agree(votes: Sequence[tuple[Sighting, Match]], rules: Recognition) -> _Agreement | None:
     """The one person that enough of the frames name; None while there is none, or two.
 
-    A frame votes for its nearest person when the cosine reaches `threshold` and leads the second
-    by the margin. The most named must have `frames_to_agree` votes and twice those of the next.
+    The most named must have `frames_to_agree` votes and twice those of the next.
     """
-    named = [(s, m) for s, m in votes if m is not None and m.holds(threshold, rules.margin)]
-    ranking = Counter(m.person for _, m in named).most_common(2)
+    ranking = Counter(m.person for _, m in votes).most_common(2)
     if not ranking or ranking[0][1] < rules.frames_to_agree:
         return None
     person, count = ranking[0]
     if len(ranking) > 1 and count < 2 * ranking[1][1]:
         return None
-    own = [(s, m) for s, m in named if m.person == person]
-    best, match = max(own, key=lambda pair: pair[1].score)
+    own = [(s, m) for s, m in votes if m.person == person]
+    # Where two spaces run, what the second one named has no `also` left; scores of two spaces
+    # cannot be compared.
+    best, match = max(own, key=lambda pair: (pair[0].also is not None, pair[1].score))
     return _Agreement(person, match.score, best)
 
 
 class Policy:
     """Turns the sightings of each frame into at most one decision for each visit.
 
-    `threshold` is the least cosine, from the configuration or from the model's manifest.
+    `threshold` is the least cosine, from the configuration or from the model's manifest,
+    `also_threshold` that of the second space.
     The gallery is a plain attribute: replacing it is in force at the next frame, also for
     whoever stands before the camera already.
     """
@@ -88,13 +116,14 @@ class Policy:
         rules: Recognition,
         *,
         threshold: float,
+        also_threshold: float = 1.0,
         direction: Direction | None,
         gallery: Gallery,
         history: History,
     ) -> None:
         self.gallery = gallery
         self._rules = rules
-        self._threshold = threshold
+        self._thresholds = Thresholds(threshold, also_threshold)
         self._direction = direction
         self._history = history
         self._tracker = Tracker(gap_s=rules.visit_gap_s, min_quality=rules.min_quality)
@@ -139,8 +168,7 @@ class Policy:
     def _of(self, track: Track, now: Stamp) -> Decision | None:
         if not track.sightings:
             return self._look(track)
-        votes = [(s, self._in_force.identify(s.embedding)) for s in track.sightings]
-        agreed = agree(votes, self._rules, self._threshold)
+        agreed = agree(self._votes(track), self._rules)
         if agreed is not None:
             return self._named(track, agreed, now)
         if len(track.sightings) < self._rules.frames_to_give_up:
@@ -152,6 +180,11 @@ class Policy:
         self._unknown.add(track.number)
         best = max(track.sightings, key=lambda s: s.quality.overall)
         return Decision(Outcome.UNKNOWN, track.number, best)
+
+    def _votes(self, track: Track) -> list[tuple[Sighting, Match]]:
+        margin = self._rules.margin
+        votes = (vote(s, self._in_force, self._thresholds, margin) for s in track.sightings)
+        return [named for named in votes if named is not None]
 
     def _look(self, track: Track) -> Decision | None:
         """Say once for each visit that a face is seen and looked at."""

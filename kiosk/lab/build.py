@@ -95,6 +95,10 @@ class Built:
     profile: Profile
     ranges: Mapping[str, bytes]
 
+    def passing(self) -> list[Made]:
+        """The variants that pass the gate."""
+        return [made for made in self.variants if made.validation and made.validation.passed]
+
     def best_ms(self, made: Made) -> float:
         """The best time of one file, one thread, in milliseconds."""
         name = made.form if made is self.fp32 else made.file
@@ -237,7 +241,7 @@ def write_files(built: Built) -> list[Path]:
     Raises ModelError, naming the failing lines, when none passes.
     """
     request = built.request
-    passing = [made for made in built.variants if made.validation and made.validation.passed]
+    passing = built.passing()
     if not passing:
         raise ModelError("a variant that passes the gate expected, none does")
     some = inputs_of(request.holdout.faces[:2], request.subject.input)

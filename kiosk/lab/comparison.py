@@ -15,7 +15,7 @@ from kiosk.lab.progress import track
 from kiosk.lab.runner import Arithmetic, embeddings, inputs_of, session_of
 from kiosk.lab.subject import Feeding, Subject, read_subject
 from kiosk.types import FloatArray
-from kiosk.vision.manifest import InputSpec
+from kiosk.vision.manifest import InputSpec, Manifest
 from kiosk.wire import f2
 
 _CHUNK = 32
@@ -31,17 +31,20 @@ class Embedded:
     skipped: tuple[Skipped, ...]
 
 
-def read_models(fp32: Path, int8: Path | None, feeding: Feeding | None) -> tuple[Subject, ...]:
+def read_models(
+    fp32: Path, int8: Path | None, feeding: Feeding | None, manifest: Manifest | None = None
+) -> tuple[Subject, ...]:
     """The model, or both of them, fed alike.
 
-    An INT8 file that no manifest knows is fed as its FP32 original. Raises UserError that names
-    both for two dimensions or two ways of feeding, and for a quantised FP32 before a plain INT8.
+    The manifest is the shipped one unless another is given. An INT8 file that it does not know is
+    fed as its FP32 original. Raises UserError that names both for two dimensions or two ways of
+    feeding, and for a quantised FP32 before a plain INT8.
     """
-    first = read_subject(fp32, feeding)
+    first = read_subject(fp32, feeding, manifest)
     if int8 is None:
         return (first,)
     given = first.input
-    second = read_subject(int8, Feeding(given.channels, given.mean, given.scale))
+    second = read_subject(int8, Feeding(given.channels, given.mean, given.scale), manifest)
     if first.dim != second.dim:
         raise UserError(
             f"two models of one dimension expected, {fp32} gives {first.dim} values"

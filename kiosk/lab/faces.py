@@ -51,8 +51,7 @@ class FaceSet:
     @property
     def digest(self) -> str:
         """SHA-256 over the sorted hashes of the files: the same pictures give the same digest."""
-        hashes = sorted(face.sha256 for face in self.faces)
-        return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+        return digest_of_all(face.sha256 for face in self.faces)
 
     def overlap(self, other: FaceSet) -> list[Face]:
         """The faces whose very file is in the other set too."""
@@ -140,6 +139,11 @@ def digest_of(path: Path) -> str:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
         raise UserError(f"{path}: a picture expected, {error.strerror}") from error
+
+
+def digest_of_all(hashes: Iterable[str]) -> str:
+    """SHA-256 over the sorted hashes of files, a line for each."""
+    return hashlib.sha256("\n".join(sorted(hashes)).encode()).hexdigest()
 
 
 def _spread(paths: list[Path], samples: int | None) -> list[Path]:

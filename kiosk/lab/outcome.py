@@ -3,45 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-import onnx
-
 from kiosk.lab import machine
-from kiosk.lab.advice import Advice, Facts, advise
-from kiosk.lab.agreement import cosines_of
-from kiosk.lab.build import NAIVE, Built, Made, Validation
+from kiosk.lab.build import Built, Made, Validation
+from kiosk.lab.figures import report_data
 from kiosk.lab.files import write_bytes
-from kiosk.lab.gate import JUDGED_FAR, Line
 from kiosk.lab.identities import Identities
-from kiosk.lab.margin import GateLine
 from kiosk.lab.quantise import recipe_ranges_name
 from kiosk.lab.record import CONFIG_NAME, RANGES_NAME, as_yaml, ranges_document, versions
 from kiosk.lab.report import render
-from kiosk.lab.report_data import (
-    Curve,
-    Entry,
-    Judged,
-    Layer,
-    Layers,
-    Record,
-    ReportData,
-    Role,
-    Tar,
-    Try,
-    agreement_of,
-    as_json,
-    similarity_of,
-    thinned,
-)
-from kiosk.lab.roc import FARS, Roc, far_name
+from kiosk.lab.report_data import as_json
+from kiosk.lab.roc import FARS, far_name
 
 REPORT_NAME, DATA_NAME = "report.html", "report_data.json"
-_COSINE_EDGES = tuple(float(f"{edge:.4f}") for edge in np.linspace(0.98, 1.0, 41))
 _TYPES = {"S8": "INT8", "U8": "UINT8"}
-_BEST = {"mean cosine": 1.0, "min cosine": 1.0}
 
 
 def write_outcome(built: Built) -> dict[str, Any]:
@@ -101,16 +77,12 @@ def record_document(built: Built, chosen: Made, ranges_sha256: str) -> dict[str,
             "scale": subject.input.scale,
             "layout": subject.input.layout,
         },
-        "files": [_float_file(built), *(_int8_file(built, made) for made in _passing(built))],
+        "files": [_float_file(built), *(_int8_file(built, made) for made in built.passing())],
         "ranges": {"file": RANGES_NAME, "sha256": ranges_sha256},
         "tries": [_tried_document(tried) for tried in built.found.tries],
         "versions": versions(),
         "machine": dict(machine.describe()),
     }
-
-
-def _passing(built: Built) -> list[Made]:
-    return [made for made in built.variants if made.validation and made.validation.passed]
 
 
 def _float_file(built: Built) -> dict[str, Any]:
@@ -201,182 +173,3 @@ def _tried_document(tried: Any) -> dict[str, Any]:
         "min_similarity": round(tried.score.least, 6),
         "tar_drop": None if tried.score.tar_drop is None else round(tried.score.tar_drop, 6),
     }
-
-
-def report_data(built: Built) -> ReportData:
-    """The figures of the report: the chosen variant, or the best where none passes."""
-    best = built.chosen or max(
-        built.variants,
-        key=lambda made: made.validation.agreed.mean_cosine if made.validation else 0,
-    )
-    request, judged = built.request, best.validation
-    this = machine.describe()
-    gate = gate_lines(judged.lines if judged else ())
-    people = Identities.of(request.holdout.faces)
-    shown: list[tuple[str, Role, Any, Roc | None]] = [
-        ("FP32", "fp32", built.source_matrix, built.source_roc)
-    ]
-    for name, role, made in (("INT8", "int8", best), (NAIVE, "naive", built.naive)):
-        if made.validation is not None:
-            role_: Role = "int8" if role == "int8" else "naive"
-            shown.append((name, role_, made.validation.matrix, made.validation.roc))
-    return ReportData(
-        model=best.file,
-        against=request.subject.path.name,
-        judged=Judged("reference", machine.title(this), this["saturates"]),
-        summary=_summary(built, best),
-        calibration_faces=len(request.calibration.faces),
-        holdout_faces=len(request.holdout.faces),
-        genuine_pairs=built.source_roc.genuine if built.source_roc else None,
-        impostor_pairs=built.source_roc.impostors if built.source_roc else None,
-        bytes_fp32=request.subject.path.stat().st_size,
-        bytes_int8=len(best.data),
-        int8_layers=best.int8,
-        layers_total=best.layers,
-        gate=gate,
-        curves=tuple(_curve(name, role, roc) for name, role, _, roc in shown if roc is not None),
-        similarities=tuple(
-            similarity_of(name, role, scores[same], scores[~same])
-            for name, role, matrix, roc in shown
-            if roc is not None
-            for scores, same in [people.scored(matrix)]
-        ),
-        agreements=tuple(
-            agreement_of(name, role, cosines_of(built.source_matrix, matrix), _COSINE_EDGES)
-            for name, role, matrix, _ in shown[1:]
-        ),
-        layers=_layers(built, best),
-        profile=built.profile,
-        tries=_tries(built),
-        tar_far=JUDGED_FAR,
-        advice=_advice(built, best, gate),
-        records=_records(built),
-    )
-
-
-def gate_lines(lines: Sequence[Line]) -> tuple[GateLine, ...]:
-    """The lines that have a limit and were judged, as the report draws them."""
-    return tuple(
-        GateLine(line.name, line.got, float(line.limit.split()[-1]), _BEST.get(line.name, 0.0))
-        for line in lines
-        if line.got is not None and line.passed is not None
-    )
-
-
-def _summary(built: Built, best: Made) -> str:
-    words = f"{best.int8} of {best.layers} layers in 8 bits"
-    if built.chosen is None:
-        return f"{words}; no variant passes the gate."
-    source = built.profile.timing(built.request.subject.path.name, 1).warm.min_ms
-    return (
-        f"{words}, {built.best_ms(best):.2f} ms on one thread where the file given takes"
-        f" {source:.2f} ms and its fastest exact rewrite {built.best_ms(built.fp32):.2f} ms."
-    )
-
-
-def _curve(name: str, role: Role, roc: Roc) -> Curve:
-    far, tar = thinned([float(f) for f in roc.sweep.far], [float(t) for t in roc.sweep.tar])
-    tars = [(each, roc.at(each).tar) for each in FARS]
-    return Curve(
-        name,
-        role,
-        far,
-        tar,
-        roc.auc,
-        roc.eer,
-        None if roc.accuracy is None else roc.accuracy.mean,
-        tars=tuple(Tar(each, got) for each, got in tars if got is not None),
-    )
-
-
-def _layers(built: Built, best: Made) -> Layers:
-    errors = {error.layer: error.error for error in built.found.layers}
-    kept = set(best.plan.recipe.exclude) if best.plan else set()
-    model = onnx.load_model_from_string(built.fp32.data)
-    order = [node for node in model.graph.node if node.name in errors]
-    rows = tuple(Layer(n.name, _kind(n), errors[n.name], n.name in kept) for n in order)
-    return Layers("1 − mean cosine to FP32 with this layer alone in 8 bits", rows)
-
-
-def _kind(node: onnx.NodeProto) -> str:
-    if node.op_type != "Conv":
-        return node.op_type
-    size = next(
-        ("x".join(map(str, a.ints)) for a in node.attribute if a.name == "kernel_shape"), ""
-    )
-    group = next((a.i for a in node.attribute if a.name == "group"), 1)
-    return f"{size} depthwise" if group > 1 else size
-
-
-def _tries(built: Built) -> tuple[Try, ...]:
-    final = [built.naive, *built.variants]
-    ends = [
-        Try(
-            made.file,
-            made.int8,
-            made.layers,
-            made.validation.agreed.mean_cosine if made.validation else None,
-            made.validation.agreed.min_cosine if made.validation else None,
-            made.validation.roc.at(JUDGED_FAR).tar
-            if made.validation and made.validation.roc
-            else None,
-            built.best_ms(made),
-            len(made.data),
-            made.validation.passed if made.validation else None,
-            made is built.chosen,
-            "held-out faces",
-        )
-        for made in final
-    ]
-    searched = [
-        Try(t.name, t.int8, t.layers, t.score.mean, t.score.least, note="search, tuning faces")
-        for t in built.found.tries
-    ]
-    return (*ends, *searched)
-
-
-def _advice(built: Built, best: Made, gate: tuple[GateLine, ...]) -> tuple[Advice, ...]:
-    request, this, plan = built.request, machine.describe(), best.plan
-    agreed = best.validation.agreed if best.validation else None
-    return advise(
-        Facts(
-            calibration_faces=len(request.calibration.faces),
-            calibration_people=Identities.of(request.calibration.faces).count(),
-            holdout_faces=len(request.holdout.faces),
-            overlap=0,
-            gate=gate,
-            cosine_mean=agreed.mean_cosine if agreed else None,
-            cosine_min=agreed.min_cosine if agreed else None,
-            method="static",
-            per_channel=plan.recipe.per_channel if plan else None,
-            calibration_method=plan.recipe.calibration if plan else None,
-            latency_fp32_ms=built.best_ms(built.fp32),
-            latency_int8_ms=built.best_ms(best),
-            architecture=this["architecture"],
-            features=tuple(this["features"]),
-            saturates=this["saturates"],
-            bytes_fp32=request.subject.path.stat().st_size,
-            bytes_int8=len(best.data),
-        )
-    )
-
-
-def _records(built: Built) -> tuple[Record, ...]:
-    request = built.request
-    files = [Entry(made.file, made.sha256) for made in (built.fp32, *_passing(built))]
-    sets = [
-        Entry(f"{what}: {len(faces.faces)} faces", faces.digest)
-        for what, faces in (("calibration", request.calibration), ("held out", request.holdout))
-    ]
-    skipped = [
-        Entry(f"skipped: {each.path.name}", each.reason)
-        for faces in (request.calibration, request.holdout)
-        for each in faces.skipped
-    ]
-    source = Entry(request.subject.path.name, request.subject.sha256)
-    return (
-        Record("Files, SHA-256", (source, *files)),
-        Record("Pictures, SHA-256 over their own", (*sets, *skipped)),
-        Record("Versions", tuple(Entry(name, value) for name, value in versions().items())),
-        Record("Machine", (Entry("processor", machine.title(machine.describe())),)),
-    )

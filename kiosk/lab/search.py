@@ -14,6 +14,7 @@ from typing import TypeVar
 import onnx
 
 from kiosk.errors import ModelError
+from kiosk.lab.advice import LayerError
 from kiosk.lab.agreement import agreement
 from kiosk.lab.assemble import Form, Plan, judged_graph, shipped_graph
 from kiosk.lab.bias import Corrections, corrections
@@ -27,7 +28,7 @@ from kiosk.lab.prepare import float_graph
 from kiosk.lab.progress import say
 from kiosk.lab.quantise import Kind, Recipe, in_int8, quantised, recipe_ranges_name
 from kiosk.lab.runner import embeddings, inputs_of, session_of
-from kiosk.lab.sensitivity import LayerError, layer_errors
+from kiosk.lab.sensitivity import layer_errors
 from kiosk.lab.subject import Subject
 from kiosk.types import FloatArray
 
@@ -202,7 +203,7 @@ class Search:
         """The plan with the fewest layers in FP32 that passes, None when too many would be."""
         most = max(1, int(len(errors) * _MOST_FP32_SHARE))
         for count in range(most + 1):
-            kept = tuple(error.layer for error in errors[:count])
+            kept = tuple(error.name for error in errors[:count])
             plan = Plan(form, replace(recipe, exclude=(*recipe.exclude, *kept)), {})
             if self._try(graph, plan, "fit").passes:
                 found = self._pruned(graph, plan, kept)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from kiosk.lab.advice import LayerError
 from kiosk.lab.graph import Net
 from kiosk.lab.progress import track
 from kiosk.lab.runner import session_of
@@ -18,18 +18,12 @@ _SHADOW = "shadow_"
 _SWITCHES = "switches"
 
 
-@dataclass(frozen=True, slots=True)
-class LayerError:
-    """`error` is 1 - mean cosine to FP32 with this layer alone in 8 bits."""
-
-    layer: str
-    error: float
-
-
 def layer_errors(
     model: onnx.ModelProto, quantised: onnx.ModelProto, inputs: Sequence[FloatArray]
 ) -> list[LayerError]:
     """Every layer that a QDQ graph has in 8 bits, the worst first. `model` is its FP32 graph.
+
+    An error is 1 - mean cosine to FP32 with this layer alone in 8 bits.
 
     One graph holds the FP32 net and, beside each layer, that layer's 8-bit twin (its input, its
     weights and its output rounded) with a switch between the two: nothing is quantised again.

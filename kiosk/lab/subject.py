@@ -11,7 +11,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from kiosk.errors import ModelError
-from kiosk.vision.manifest import InputSpec, load_manifest
+from kiosk.vision.manifest import InputSpec, Manifest, load_manifest
 
 OPSET = 17
 """What older and newer graphs are converted to before anything else is done with them."""
@@ -56,11 +56,14 @@ def is_quantised(model: onnx.ModelProto) -> bool:
     return any(node.op_type in _QUANTISED for node in model.graph.node)
 
 
-def read_subject(path: Path, feeding: Feeding | None = None) -> Subject:
+def read_subject(
+    path: Path, feeding: Feeding | None = None, manifest: Manifest | None = None
+) -> Subject:
     """Read a file and find out how it is fed; a file of the manifest is fed as that says.
 
-    Raises ModelError, naming the file, for what is no ONNX file, keeps its weights elsewhere, or
-    has not one picture as input and one embedding as output.
+    The manifest is the shipped one unless another is given. Raises ModelError, naming the file,
+    for what is no ONNX file, keeps its weights elsewhere, or has not one picture as input and one
+    embedding as output.
     """
     try:
         data = path.read_bytes()
@@ -73,7 +76,8 @@ def read_subject(path: Path, feeding: Feeding | None = None) -> Subject:
         raise ModelError(f"{path}: an ONNX file expected, got something else") from error
     _refuse_external_data(path, proto)
     digest = hashlib.sha256(data).hexdigest()
-    known = {entry.sha256: entry for entry in load_manifest().entries}.get(digest)
+    entries = (load_manifest() if manifest is None else manifest).entries
+    known = {entry.sha256: entry for entry in entries}.get(digest)
     layout, width, height, batch, input_name = _input(path, proto)
     output_name, dim = _output(path, proto, batch)
     if known is not None and known.kind == "embedder":
@@ -97,7 +101,9 @@ def read_subject(path: Path, feeding: Feeding | None = None) -> Subject:
 
 
 def _refuse_external_data(path: Path, proto: onnx.ModelProto) -> None:
-    outside = [t.name for t in proto.graph.initializer if t.data_location == t.EXTERNAL]
+    constants = [a.t for node in proto.graph.node for a in node.attribute if a.HasField("t")]
+    tensors = [*proto.graph.initializer, *constants]
+    outside = [t.name for t in tensors if t.data_location == t.EXTERNAL]
     if outside:
         raise ModelError(
             f"{path}: one self-contained file expected, {len(outside)} weights lie in another"
@@ -107,8 +113,8 @@ def _refuse_external_data(path: Path, proto: onnx.ModelProto) -> None:
 
 
 def _shape(value: onnx.ValueInfoProto) -> list[int | None]:
-    """The dimensions; None for a free one."""
-    return [d.dim_value or None for d in value.type.tensor_type.shape.dim]
+    """The dimensions; None for a free one, which some exporters write as -1."""
+    return [d.dim_value if d.dim_value > 0 else None for d in value.type.tensor_type.shape.dim]
 
 
 def _input(
@@ -142,12 +148,12 @@ def _output(path: Path, proto: onnx.ModelProto, batch: int) -> tuple[str, int]:
     shape = _shape(outputs[0])
     dim = shape[-1] if len(shape) > 1 else None
     rest = [size for size in shape[1:-1] if size not in {1, None}]
-    rest += [size for size in shape[:1] if size is not None and size != (batch or size)]
+    rest += [size for size in shape[:1] if batch and size not in {batch, None}]
     if outputs[0].type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
         dim = None
     if dim is None or rest or not _LEAST_DIM <= dim <= _MOST_DIM:
         raise ModelError(
-            f"{path}: one embedding of {_LEAST_DIM} to {_MOST_DIM} float values for each face"
-            f" expected, the output {outputs[0].name} has the shape {shape}"
+            f"{path}: one embedding of {_LEAST_DIM} to {_MOST_DIM} values expected for each face,"
+            f" in floats, the output {outputs[0].name} has the shape {shape}"
         )
     return outputs[0].name, dim

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import signal
 import socket
 import ssl
@@ -22,8 +23,7 @@ from kiosk.server.store import Store, path_of
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-_END_S = 2
-_MAX_CONNECTIONS = 500
+_END_S = 1
 _KEEP_ALIVE_S = 30
 # No browser is to guess what a reply is, or to hand it to another site's page.
 _HEADERS = {
@@ -87,6 +87,8 @@ def serve(options: argparse.Namespace) -> None:
 def _run(app: FastAPI, listener: socket.socket, tls: start.Tls | None) -> None:
     import uvicorn
 
+    from kiosk.server.connection import MAX_CONNECTIONS, Connection
+
     class Announcing(uvicorn.Server):
         """Says where it listens once it does, and once a signal ends it cleanly."""
 
@@ -96,18 +98,29 @@ def _run(app: FastAPI, listener: socket.socket, tls: start.Tls | None) -> None:
                 say(f"listening on {start.url_of(listener, tls)}")
                 sys.stdout.flush()
 
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            # Before the framework cancels their tasks, which it would log as faults.
+            asyncio.get_running_loop().call_later(_END_S / 2, self._cut)
+            await super().shutdown(sockets)
+
+        def _cut(self) -> None:
+            """Leave those who do not take their answers, or their farewell in TLS."""
+            for connection in list(self.server_state.connections):
+                connection.transport.abort()
+
     config = uvicorn.Config(
         app,
         log_config=None,
         access_log=False,
         loop="asyncio",
-        http="h11",
+        http=Connection,
         ws="none",
         lifespan="off",
         proxy_headers=False,
         server_header=False,
         headers=list(_HEADERS.items()),
-        limit_concurrency=_MAX_CONNECTIONS,
+        # Beyond it nobody owes anything, and whoever comes is told to come again.
+        limit_concurrency=MAX_CONNECTIONS + 1,
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=_END_S,
         ssl_certfile=tls.cert if tls else None,

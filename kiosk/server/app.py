@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
@@ -18,7 +18,7 @@ from kiosk import __version__
 from kiosk.clock import Clock
 from kiosk.errors import EmbeddingError, KioskError, ModelError, UserError, WireError
 from kiosk.server import devices, messages, people, records
-from kiosk.server.auth import Guard
+from kiosk.server.auth import Guard, SiteGuard
 from kiosk.server.documents import REQUEST_BODIES, Health, problems
 from kiosk.server.intake import problem_text
 from kiosk.server.matching import Matcher
@@ -67,8 +67,10 @@ def create_app(store: Store, rules: Rules, *, clock: Clock) -> FastAPI:
         version=__version__,
         # The framework's own pages load scripts from elsewhere, and its document asks no token.
         openapi_url=None,
-        dependencies=[Depends(guard.check_site)],
+        # It would answer before any route, and lead to whatever name the Host gives.
+        redirect_slashes=False,
     )
+    app.add_middleware(SiteGuard, guard=guard)
     _answer_errors(app)
     app.include_router(messages.router(reception, guard))
     app.include_router(records.router(store, guard))

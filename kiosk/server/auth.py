@@ -14,6 +14,9 @@ from fastapi.security import (
     HTTPBasicCredentials,
     HTTPBearer,
 )
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from kiosk.config import is_loopback
 
@@ -68,22 +71,40 @@ class Guard:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         return self.fits(token.strip() if scheme.lower() == "bearer" else None)
 
-    def check_site(self, request: Request) -> None:
-        """Refuse what a page of another web site sends through somebody's browser.
+    def objection(self, method: str, headers: Headers) -> tuple[int, str] | None:
+        """Status and reason if a page of another web site sent this through somebody's browser.
 
         Without a token the only protection is that nobody else reaches this address, and a
         browser on this machine does: for a page of another site (Fetch Metadata and Origin tell),
         or by a name that somebody made to point here (the Host is then that name).
         """
-        host = request.headers.get("host", "")
+        host = headers.get("host", "")
         if self.token is None and not is_loopback(f"http://{host}"):
-            raise HTTPException(421, "Host: expected a name of this machine itself, got another")
-        if request.method in _SAFE_METHODS:
-            return
-        origin = request.headers.get("origin")
-        site = request.headers.get("sec-fetch-site")
+            return 421, "Host: expected a name of this machine itself, got another"
+        if method in _SAFE_METHODS:
+            return None
+        origin = headers.get("origin")
+        site = headers.get("sec-fetch-site")
         if site not in _OWN_SITES or (origin is not None and origin.partition("//")[2] != host):
-            raise HTTPException(403, "Origin: expected no page of another site, got one")
+            return 403, "Origin: expected no page of another site, got one"
+        return None
+
+
+class SiteGuard:
+    """Stands before the routes, so that no path is answered to another site, known or unknown."""
+
+    def __init__(self, app: ASGIApp, guard: Guard) -> None:
+        self._app, self._guard = app, guard
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer the objection, or hand on."""
+        if scope["type"] == "http":
+            objection = self._guard.objection(scope["method"], Headers(scope=scope))
+            if objection is not None:
+                status, reason = objection
+                await JSONResponse({"error": reason}, status)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
 
 
 def _unauthorised(challenge: str) -> HTTPException:

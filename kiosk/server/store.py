@@ -55,13 +55,15 @@ class Store:
     """
 
     def __init__(self, path: Path, *, clock: Clock) -> None:
-        """Open the file or make it, mode 0600; UserError when that cannot be."""
+        """Open the file or make it, mode 0600; UserError when that cannot be.
+
+        A file that turns out not to be ours is left as it was, its mode too.
+        """
         self._lock = threading.Lock()
         self._clock = clock
         try:
             # Made before SQLite would, so that it is nobody else's for a moment either.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            path.chmod(0o600)
         except OSError as error:
             raise UserError(f"--store: expected a file to write to, got: {error}") from error
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
@@ -70,6 +72,9 @@ class Store:
         except sqlite3.Error as error:
             self._connection.close()
             raise UserError(f"--store {path}: expected an SQLite file, got: {error}") from error
+        except OSError as error:
+            self._connection.close()
+            raise UserError(f"--store {path}: expected a file of this user's: {error}") from error
         except UserError:
             self._connection.close()
             raise
@@ -86,6 +91,10 @@ class Store:
                 f" got another program's, or version {version}",
                 hint="give a path of its own",
             )
+        # Only now that it proved to be ours. A log that looking made has taken its mode over.
+        for file in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
+            if file.exists():
+                file.chmod(0o600)
         for pragma in PRAGMAS:
             execute(f"PRAGMA {pragma}")
         if not tables:

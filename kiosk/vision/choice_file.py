@@ -24,6 +24,8 @@ from kiosk.vision.session import RUNTIME
 log = logging.getLogger(__name__)
 
 CHOICE_FILE = "model-choice.json"
+ALSO_CHOICE_FILE = "model-choice-also.json"
+"""The same for the second space, where two run side by side."""
 _MAX_BYTES = 1 << 20
 
 Key = dict[str, Any]

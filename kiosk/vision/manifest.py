@@ -12,10 +12,14 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from kiosk.config import Settings
 from kiosk.errors import ModelError
 from kiosk.wire.f2 import MAX_DIM, MIN_DIM
 from kiosk.wire.jsontext import quoted
 from kiosk.wire.message import SPACE, SPACE_EXPECTED
+
+OWN_MODELS = "models"
+"""The folder in the state folder that `kiosk models add` fills and no deploy touches."""
 
 Kind = Literal["embedder", "detector"]
 Precision = Literal["fp32", "int8"]
@@ -57,11 +61,15 @@ class _Listed(Struct, frozen=True, forbid_unknown_fields=True):
     alignment: str = ""
     threshold: Annotated[float, Meta(ge=-1.0, le=1.0)] | None = None
     threshold_note: str = ""
+    usable: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class ModelEntry:
-    """One model file. `size` 0 is unknown; `space` names weights and alignment together."""
+    """One model file. `size` 0 is unknown; `space` names weights and alignment together.
+
+    One that is not `usable` has no threshold yet: it embeds, and decides nothing.
+    """
 
     id: str
     kind: Kind
@@ -79,6 +87,7 @@ class ModelEntry:
     alignment: str
     threshold: float
     threshold_note: str
+    usable: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +107,24 @@ class Manifest:
             hint=f"did you mean {near[0]}?" if near else "`kiosk models list` shows all",
         )
 
+    def to_match(self, model_id: str) -> ModelEntry:
+        """The embedder of that id; ModelError also while it has no threshold."""
+        entry = self.get(model_id, "embedder")
+        if not entry.usable:
+            raise ModelError(
+                f"model {model_id}: a threshold expected before it says who is who, it has none",
+                hint=set_threshold_command(model_id),
+            )
+        return entry
+
+
+def set_threshold_command(model_id: str) -> str:
+    """What to run so that a model of one's own may be used."""
+    return (
+        f"kiosk lab roc {model_id} --folders DIR --far 1e-4 --set-threshold {model_id}"
+        " --config FILE sets it, DIR with a folder of pictures for each person"
+    )
+
 
 def shipped_models_dir() -> Path:
     """Where the shipped weights are: inside the installed package, or beside it in a checkout."""
@@ -106,14 +133,18 @@ def shipped_models_dir() -> Path:
     return installed if installed.is_dir() else package.parent / "models"
 
 
-def load_manifest(extra_dirs: Sequence[str | Path] = ()) -> Manifest:
-    """Read the shipped manifest and those of the user's own folders.
+def load_manifest(
+    extra_dirs: Sequence[str | Path] = (), state_dir: str | Path | None = None
+) -> Manifest:
+    """Read the shipped manifest, those of the user's own folders, and that of the state folder.
 
-    Raises ModelError naming the file for a missing or malformed manifest and for an id used twice.
+    Raises ModelError naming the file for a missing or malformed manifest and for an id used twice;
+    the state folder alone need not have one.
     """
     entries: dict[str, ModelEntry] = {}
-    for folder in (shipped_models_dir(), *map(Path, extra_dirs)):
-        for entry in _read(folder):
+    own = () if state_dir is None else _own(Path(state_dir))
+    for folder in (shipped_models_dir(), *map(Path, extra_dirs), *own):
+        for entry in read_folder(folder):
             if entry.id in entries:
                 raise ModelError(
                     f"{folder / 'manifest.toml'}: id {entry.id!r} is taken by"
@@ -123,6 +154,25 @@ def load_manifest(extra_dirs: Sequence[str | Path] = ()) -> Manifest:
             _check_space(entry, entries.values(), folder)
             entries[entry.id] = entry
     return Manifest(tuple(entries.values()))
+
+
+def manifest_of(settings: Settings) -> Manifest:
+    """All models that a configuration knows: shipped, in its folders, and added to its state."""
+    return load_manifest(settings.models.extra_dirs, settings.paths.state_dir)
+
+
+def _own(state_dir: Path) -> tuple[Path, ...]:
+    folder = state_dir / OWN_MODELS
+    try:
+        (folder / "manifest.toml").stat()
+    except FileNotFoundError:
+        return ()
+    except OSError as error:
+        raise ModelError(
+            f"a readable manifest expected at {folder / 'manifest.toml'}, got: {error.strerror}",
+            hint="run as the kiosk's own user",
+        ) from error
+    return (folder,)
 
 
 def _check_space(entry: ModelEntry, others: Iterable[ModelEntry], folder: Path) -> None:
@@ -138,7 +188,8 @@ def _check_space(entry: ModelEntry, others: Iterable[ModelEntry], folder: Path) 
             )
 
 
-def _read(folder: Path) -> list[ModelEntry]:
+def read_folder(folder: Path) -> list[ModelEntry]:
+    """The entries of one folder's manifest; ModelError naming file and place for a mistake."""
     path = folder / "manifest.toml"
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -147,7 +198,9 @@ def _read(folder: Path) -> list[ModelEntry]:
     models = document.get("model")
     if set(document) != {"model"} or not isinstance(models, list):
         raise ModelError(f"{path}: only [[model]] tables expected, got {', '.join(document)}")
-    return [_entry(item, folder, f"{path}: model {number}") for number, item in enumerate(models)]
+    return [
+        entry_from(item, folder, f"{path}: model {number}") for number, item in enumerate(models)
+    ]
 
 
 def _check_sendable(listed: _Listed, where: str) -> None:
@@ -160,7 +213,8 @@ def _check_sendable(listed: _Listed, where: str) -> None:
         )
 
 
-def _entry(item: Any, folder: Path, where: str) -> ModelEntry:
+def entry_from(item: Any, folder: Path, where: str) -> ModelEntry:
+    """The entry of one `[[model]]` table; ModelError that begins with `where`."""
     try:
         listed = msgspec.convert(item, _Listed)
     except msgspec.ValidationError as error:
@@ -168,7 +222,7 @@ def _entry(item: Any, folder: Path, where: str) -> ModelEntry:
     if listed.kind == "embedder":
         missing = [name for name in ("dim", "space", "alignment") if not getattr(listed, name)]
         # Without one, the neutral value of a detector would match nobody, and say nothing.
-        missing += ["threshold"] if listed.threshold is None else []
+        missing += ["threshold"] if listed.usable and listed.threshold is None else []
         if missing:
             raise ModelError(f"{where}: embedder {listed.id} needs {', '.join(missing)}")
         _check_sendable(listed, where)

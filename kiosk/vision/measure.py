@@ -57,14 +57,16 @@ PROFILE = Effort(budget_s=20.0, rounds=200)
 def candidates(manifest: Manifest, model_id: str, *, int8: bool = True) -> tuple[ModelEntry, ...]:
     """The embedders of that model's space: those whose file is there or ought to be.
 
-    ModelError when no manifest knows the id.
+    ModelError when no manifest knows the id, and when it has no threshold yet; others of the space
+    that have none are left out.
     """
-    wanted = manifest.get(model_id, "embedder")
+    wanted = manifest.to_match(model_id)
     return tuple(
         entry
         for entry in manifest.entries
         if entry.kind == "embedder"
         and entry.space == wanted.space
+        and entry.usable
         and (int8 or precision_of(entry.id) == "fp32")
         and (entry.shipped or entry.id == model_id or entry.path.is_file())
     )

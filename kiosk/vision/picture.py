@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import cv2
@@ -9,7 +10,8 @@ import numpy as np
 
 from kiosk.errors import PictureError
 from kiosk.types import Pixels
-from kiosk.vision.picture_header import picture_size
+from kiosk.vision.decoder_words import listening
+from kiosk.vision.picture_header import jpeg_end, picture_size
 
 MAX_BYTES = 64 * 1024 * 1024
 MAX_PIXELS = 64_000_000
@@ -18,6 +20,9 @@ _MAX_SIDE = 20_000
 # Above it a picture is taken at half its size, so that a phone's largest does not fill a Pi. A
 # JPEG is halved while it is decoded; the other formats need three bytes for each pixel meanwhile.
 _HALVE_FROM = 24_000_000
+# The decoder fills what is missing with grey and says so nowhere else (jerror.h of libjpeg). Bytes
+# too many before a marker are harmless.
+_TORN = re.compile(r"Premature end|Corrupt JPEG data: (?!\d+ extraneous bytes before marker 0xd9)")
 _HINT = "give a JPEG, PNG, WebP, BMP or PNM (PGM, PPM) picture"
 
 
@@ -60,11 +65,13 @@ def decode_picture(data: bytes, name: str) -> Pixels:
     # Both turn by EXIF and give three 8-bit channels.
     halve = width * height > _HALVE_FROM
     flags = cv2.IMREAD_REDUCED_COLOR_2 if halve else cv2.IMREAD_COLOR
+    whole = _whole(data)
     try:
-        pixels = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
+        with listening() as words:
+            pixels = cv2.imdecode(np.frombuffer(whole, np.uint8), flags) if whole else None
     except cv2.error as error:
         raise PictureError(f"{name}: a picture expected, {error.err}", hint=_HINT) from error
-    if pixels is None or _is_torn(data):
+    if pixels is None or _TORN.search(words.text):
         raise PictureError(
             f"{name}: a whole {width}x{height} picture expected, it cannot be decoded",
             hint="the file is damaged or cut short: copy it again",
@@ -72,10 +79,8 @@ def decode_picture(data: bytes, name: str) -> Pixels:
     return np.ascontiguousarray(pixels, dtype=np.uint8)
 
 
-def _is_torn(data: bytes) -> bool:
-    """Whether a JPEG has no end marker after its last scan: some decoders fill up with grey.
-
-    Within a scan every 0xFF of the data is followed by 0, so the marker cannot occur by chance;
-    a preview in the header has its own, but lies before the scan.
-    """
-    return data[:2] == b"\xff\xd8" and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
+def _whole(data: bytes) -> bytes:
+    """A JPEG up to its end marker, without what cameras put behind it; no byte if it has none."""
+    if data[:2] != b"\xff\xd8":
+        return data
+    return data[: jpeg_end(data)]

@@ -10,6 +10,7 @@ import re
 _PNM = re.compile(rb"P[1-6](?:\s|#[^\n]*\n)+(\d{1,9})(?:\s|#[^\n]*\n)+(\d{1,9})\s")
 # Of a JPEG's markers C0..CF these are no frame headers: DHT, JPG, DAC.
 _NOT_A_FRAME = (0xC4, 0xC8, 0xCC)
+_MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]", re.DOTALL)
 # Markers without a length: TEM and the restarts.
 _BARE = (0x01, *range(0xD0, 0xD8))
 
@@ -43,6 +44,25 @@ def _jpeg(data: bytes) -> tuple[int, int] | None:
         else:
             at += 2 + _big(data[at + 2 : at + 4])
     return None
+
+
+def jpeg_end(data: bytes) -> int:
+    """Where a JPEG's own end marker ends; 0 when there is none after its scans.
+
+    ITU-T T.81, B.1.1.2 and B.1.1.5: in a scan every 0xFF of the data is followed by 0, so what
+    follows one there is a restart or the next marker. Segments say how long they are, so that a
+    preview's end marker in one of them is not met.
+    """
+    at, scanned = 2, False
+    while match := _MARKER.search(data, at):
+        # Before the first scan markers follow each other; garbage there is the decoder's to judge.
+        marker, at = data[match.end() - 1], match.end()
+        if marker == 0xD9 and scanned:
+            return at
+        if marker not in (*_BARE, 0xD8, 0xD9):
+            at += _big(data[at : at + 2])
+        scanned = scanned or marker == 0xDA
+    return 0
 
 
 def _webp(data: bytes) -> tuple[int, int] | None:

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from kiosk.clock import NS_PER_S, Clock
 from kiosk.config import Models
 from kiosk.errors import EmbeddingError, ModelError, PictureError
 from kiosk.types import Embedding, Frame, Pixels, Quality, Sighting
 from kiosk.vision.align import ALIGNMENT, LandmarksError, align
 from kiosk.vision.blazeface import MAX_FACES, BlazeFace, Detection
-from kiosk.vision.choice_file import CHOICE_FILE
+from kiosk.vision.choice_file import ALSO_CHOICE_FILE, CHOICE_FILE
 from kiosk.vision.embed import Embedder, open_embedder
 from kiosk.vision.fallback import GuardedEmbedder
 from kiosk.vision.manifest import Manifest, load_manifest
@@ -33,27 +35,44 @@ _LEAST_TO_ENROL = 0.3
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FoundFace:
-    """One face of a picture: where it is, its 112x112 crop, how usable it is, its embedding."""
+    """One face of a picture: where it is, its 112x112 crop, how usable it is, its embedding.
+
+    `also` is its embedding in the second space, where one is configured.
+    """
 
     detection: Detection
     aligned: Pixels
     quality: Quality
     embedding: Embedding
+    also: Embedding | None = None
+
+    @property
+    def embeddings(self) -> tuple[Embedding, ...]:
+        """The embedding in each space in use, the first one's first."""
+        return (self.embedding,) if self.also is None else (self.embedding, self.also)
+
+
+Embeds = Embedder | GuardedEmbedder
 
 
 class FacePipeline:
-    """Detector and embedder together. Not for several threads at once."""
+    """Detector and embedder together, and an embedder of a second space where one is configured.
+
+    Not for several threads at once.
+    """
 
     def __init__(
         self,
         detector: BlazeFace,
-        embedder: Embedder | GuardedEmbedder,
+        embedder: Embeds,
         *,
         clock: Clock,
         record: Callable[[str, float], None],
         shadow: Shadow | None = None,
+        also: Embeds | None = None,
     ) -> None:
         self._detector = detector
+        self._also = also
         self._embedder = embedder
         self._shadow = shadow
         self._clock = clock
@@ -79,14 +98,35 @@ class FacePipeline:
         """The manifest's match threshold."""
         return self._embedder.threshold
 
+    @property
+    def also_space(self) -> tuple[str, int] | None:
+        """The second embedding space and its number of values, None without one."""
+        return None if self._also is None else (self._also.space, self._also.dim)
+
+    @property
+    def also_threshold(self) -> float:
+        """The manifest's match threshold of the second space, 1 without one."""
+        return 1.0 if self._also is None else self._also.threshold
+
     def status(self) -> dict[str, Any]:
-        """The model in use, the switch to it if it was not the first, and shadow mode's figures."""
-        fallback = self._embedder.fallback
+        """The model in use, the switch to it if it was not the first, and shadow mode's figures.
+
+        `also` is the same of the second space.
+        """
+        also = self._also
         return {
             "model": self.model_id,
             "space": self.space,
-            "fallback": None if fallback is None else fallback.document(),
+            "fallback": _fallback(self._embedder),
             "shadow": None if self._shadow is None else self._shadow.document(),
+            "also": None
+            if also is None
+            else {
+                "model": also.id,
+                "space": also.space,
+                "threshold": also.threshold,
+                "fallback": _fallback(also),
+            },
         }
 
     def faces(self, pixels: Pixels) -> list[FoundFace]:
@@ -129,6 +169,7 @@ class FacePipeline:
         return tuple(
             Sighting(
                 embedding=face.embedding,
+                also=face.also,
                 box=face.detection.box,
                 landmarks=face.detection.landmarks,
                 score=face.detection.score,
@@ -156,16 +197,29 @@ class FacePipeline:
             quality = measure(pixels, aligned, detection)
             self._note("align", began)
             began = self._clock.boottime_ns()
-            try:
-                embedding = self._embedder.embed(aligned)
-            except EmbeddingError as error:
-                raise EmbeddingError(f"model {self.model_id}: {error}") from error
+            embedding = _embed(self._embedder, aligned)
             self._note("embed", began)
-            faces.append(FoundFace(detection, aligned, quality, embedding))
+            also = None
+            if self._also is not None:
+                began = self._clock.boottime_ns()
+                also = _embed(self._also, aligned)
+                self._note("embed also", began)
+            faces.append(FoundFace(detection, aligned, quality, embedding, also))
         return faces
 
     def _note(self, stage: str, began_ns: int) -> None:
         self._record(stage, (self._clock.boottime_ns() - began_ns) * 1000 / NS_PER_S)
+
+
+def _embed(embedder: Embeds, aligned: Pixels) -> Embedding:
+    try:
+        return embedder.embed(aligned)
+    except EmbeddingError as error:
+        raise EmbeddingError(f"model {embedder.id}: {error}") from error
+
+
+def _fallback(embedder: Embeds) -> dict[str, Any] | None:
+    return None if embedder.fallback is None else embedder.fallback.document()
 
 
 def _area(detection: Detection) -> float:
@@ -179,33 +233,60 @@ def open_pipeline(
     record: Callable[[str, float], None],
     choice_in: Path | None = None,
     keep_choice: bool = True,
+    matching: bool = True,
 ) -> FacePipeline:
-    """Load and verify both models; ModelError by name for anything amiss.
+    """Load and verify all models; ModelError by name for anything amiss.
 
-    `record(stage, milliseconds)` is called for "detect", "align" and "embed". Without `choice_in`
-    the embedder is the very file that `models.embedder` names; with it the best of that file's
-    space on this machine, as remembered in that folder (and kept there if `keep_choice`).
+    `record(stage, milliseconds)` is called for "detect", "align", "embed" and "embed also".
+    `choice_in` is the state folder: the models that were added there are known, and each embedder
+    is the best of its space on this machine, as remembered there (and kept there if
+    `keep_choice`). Without it the embedder is the very file that `models.embedder` names.
+    Without `matching` a model that has no threshold yet will do.
     """
-    manifest = load_manifest(models.extra_dirs)
+    manifest = load_manifest(models.extra_dirs, choice_in)
     entry = manifest.get(models.detector, "detector")
     # One thread: at 128 pixels a second one costs more than it brings.
     detector = BlazeFace(entry, Session(entry, 1), models.detection_score)
-    _check_alignment(manifest, models)
-    embedder: Embedder | GuardedEmbedder
+    check_embedders(manifest, models, matching=matching)
+    also = None
+    embedder, shadow = _open(models, manifest, clock, choice_in, CHOICE_FILE, keep=keep_choice)
+    if models.also:
+        second = msgspec.structs.replace(models, embedder=models.also, shadow_every=0)
+        also, _ = _open(second, manifest, clock, choice_in, ALSO_CHOICE_FILE, keep=keep_choice)
+    return FacePipeline(detector, embedder, clock=clock, record=record, shadow=shadow, also=also)
+
+
+def _open(
+    models: Models,
+    manifest: Manifest,
+    clock: Clock,
+    choice_in: Path | None,
+    name: str,
+    *,
+    keep: bool,
+) -> tuple[Embeds, Shadow | None]:
+    """The embedder of one space, and its shadow if it has one."""
     if choice_in is None or models.prefer == "exact":
-        embedder, shadow = open_embedder(manifest, models.embedder, models.threads), None
-    else:
-        cache = choice_in / CHOICE_FILE
-        chosen = select(models, manifest, clock=clock, cache=cache, keep=keep_choice)
-        embedder, shadow = open_selected(chosen, models, clock)
-    return FacePipeline(detector, embedder, clock=clock, record=record, shadow=shadow)
+        return open_embedder(manifest, models.embedder, models.threads), None
+    chosen = select(models, manifest, clock=clock, cache=choice_in / name, keep=keep)
+    return open_selected(chosen, models, clock)
 
 
-def _check_alignment(manifest: Manifest, models: Models) -> None:
-    alignment = manifest.get(models.embedder, "embedder").alignment
-    if alignment != ALIGNMENT:
+def check_embedders(manifest: Manifest, models: Models, *, matching: bool = True) -> None:
+    """ModelError for an embedder that cannot be used, and for a second one of the same space."""
+    names = [models.embedder, *([models.also] if models.also else [])]
+    find = manifest.to_match if matching else lambda name: manifest.get(name, "embedder")
+    entries = [find(name) for name in names]
+    for entry in entries:
+        if entry.alignment != ALIGNMENT:
+            raise ModelError(
+                f"model {entry.id}: alignment {ALIGNMENT} expected,"
+                f" the manifest says {entry.alignment}",
+                hint="this version aligns in one way only; take another model",
+            )
+    if len({entry.space for entry in entries}) < len(entries):
         raise ModelError(
-            f"model {models.embedder}: alignment {ALIGNMENT} expected,"
-            f" the manifest says {alignment}",
-            hint="this version aligns in one way only; take another model",
+            f"models.also: a model of another space than {models.embedder} expected,"
+            f" {models.also} is of the same ({entries[0].space})",
+            hint="files of one space run for each other anyway: take models.also out",
         )

@@ -114,6 +114,7 @@ def select(
     `keep` writes the outcome to `cache`. ModelError when no candidate can be used.
     """
     entries = wanted(manifest, models)
+    _tell_without_threshold(manifest, entries[0].space)
     faces = golden_for(entries)
     key = key_of(entries, models, read_cpu(cpuinfo))
     old = read_choice(cache, key)
@@ -190,6 +191,16 @@ def _loaded(
     if models.shadow_every and choice.rival is not None and choice.rival is not choice.spare:
         rival = load(choice.rival)
     return Selection(choice, main, spare, rival, faces, cached)
+
+
+def _tell_without_threshold(manifest: Manifest, space: str) -> None:
+    for entry in manifest.entries:
+        if entry.space == space and not entry.usable:
+            meaning = (
+                "it was added and is not used: `kiosk lab roc --set-threshold` is still to come"
+            )
+            fields = {"model": entry.id, "meaning": meaning}
+            log.warning("model.no_threshold", extra={"fields": fields})
 
 
 def _tell_refused(measured: Sequence[Measured]) -> None:

@@ -18,10 +18,17 @@ from kiosk.errors import MessageError, WireError
 # Beyond it a double no longer tells two integers apart, and JSON numbers are doubles (RFC 7493).
 _LARGEST_INTEGER = 2**53 - 1
 _QUOTED_CHARACTERS = 60
+# Far beyond any message or receipt: what comes before its sender is known must cost little.
+MAX_VALUES = 4096
+MAX_DEPTH = 16
 
 
 def read_object(body: bytes, error: type[WireError]) -> dict[str, Any]:
-    """Decode one JSON object from UTF-8; `error`, saying what came, for anything else."""
+    """Decode one JSON object from UTF-8; `error`, saying what came, for anything else.
+
+    At most MAX_VALUES values in all, at most MAX_DEPTH levels deep. The time taken grows with the
+    length of `body` and no faster, whatever it holds.
+    """
     try:
         value = json.loads(
             body.decode("utf-8"),
@@ -36,6 +43,7 @@ def read_object(body: bytes, error: type[WireError]) -> dict[str, Any]:
         raise error("expected a JSON object, got one nested too deeply") from cause
     if not isinstance(value, dict):
         raise error(f"expected a JSON object, got {quoted(value)}")
+    _check_extent(value, error)
     return value
 
 
@@ -61,12 +69,29 @@ def quoted(value: object) -> str:
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Build an object; a key given twice would let two readers see two values."""
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {quoted(twice[:16])} twice")
+    fields: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in fields:
+            raise ValueError(f"the key {quoted(name[:16])} twice")
+        fields[name] = value
     return fields
+
+
+def _check_extent(whole: dict[str, Any], error: type[WireError]) -> None:
+    """Refuse more values or levels than any message has, level by level."""
+    count, level = 0, [whole]
+    for _ in range(MAX_DEPTH):
+        below: list[Any] = []
+        for holder in level:
+            values = holder.values() if isinstance(holder, dict) else holder
+            count += len(values)
+            if count > MAX_VALUES:
+                raise error(f"expected a JSON object of at most {MAX_VALUES} values, got more")
+            below += [value for value in values if isinstance(value, dict | list)]
+        if not below:
+            return
+        level = below
+    raise error(f"expected a JSON object of at most {MAX_DEPTH} levels, got one nested too deeply")
 
 
 def _number(text: str) -> int | float:

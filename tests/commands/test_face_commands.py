@@ -147,3 +147,24 @@ def test_nothing_is_written_below_the_home_folder(tmp_path):
 
     assert written("import sys, kiosk.__main__ as k; sys.exit(k.main(['models', 'check']))") == []
     assert written("import onnxruntime") != []
+
+
+def test_a_fault_of_its_own_is_one_line(capsys, monkeypatch, tmp_path):
+    """What nobody foresaw: what it was, where, and how to see the trace; status 1."""
+    monkeypatch.setattr("kiosk.commands.checks.load", lambda *_, **__: {}["nobody"])
+    status, out, err = run(capsys, "check-config", tmp_path)
+    assert (status, out) == (1, "")
+    (line,) = err.splitlines()
+    assert line.startswith("kiosk: a fault of its own, KeyError: 'nobody' (test_")
+    status, _, err = run(capsys, "--debug", "check-config", tmp_path)
+    assert status == 1
+    assert "Traceback" in err
+
+
+def test_nested_brackets_are_one_line(capsys, tmp_path):
+    """A configuration that would exhaust the reader is a mistake like any other."""
+    path = tmp_path / "deep.toml"
+    path.write_text("a = " + "[" * 20_000 + "]" * 20_000)
+    status, out, err = run(capsys, "check-config", path)
+    assert (status, out) == (2, "")
+    assert len(err.splitlines()) == 1

@@ -4,7 +4,15 @@ import tomllib
 
 import pytest
 
-from kiosk.config import Settings, check, is_loopback, load, signed_receipts_required
+from kiosk.config import (
+    MAX_RUNTIME_DIR,
+    Settings,
+    check,
+    is_loopback,
+    load,
+    signed_receipts_required,
+)
+from kiosk.control import socket_path
 from kiosk.errors import ConfigError
 
 LEAST = '[server]\nurl = "https://a.example"\n'
@@ -54,6 +62,69 @@ def test_mistakes_between_keys(text, told):
     assert told in "\n".join(problems(text))
 
 
+def test_mistakes_between_keys_are_told_beside_others():
+    """A rule is judged as soon as its own keys are right, whatever else the file gets wrong."""
+    told = problems(
+        '[server]\nurl = "http://10.0.0.1"\nclient_cert_file = "a"\nbackoff_cap_s = 1.0\n'
+        'backoff_base_s = 2.0\n[camera]\nsource = "v4l2"\nframes_per_s = "x"\n'
+        "[recognition]\nframes_to_agree = 9\nframes_to_give_up = true\n"
+    )
+    text = "\n".join(told)
+    for key in ("allow_plain_http", "both or neither", "backoff_cap_s", "camera.device"):
+        assert key in text
+    assert "camera.frames_per_s = 'x'" in text
+    # One of its two keys cannot be read: nothing is said about the other.
+    assert len([line for line in told if line.startswith("recognition.")]) == 1
+
+
+def test_files_that_are_not_there_are_told_where_asked(tmp_path):
+    """check-config names each one beside every other mistake; the daemon starts without them."""
+    path = tmp_path / "kiosk.toml"
+    text = LEAST + 'ca_file = "/no/ca"\nclient_cert_file = "/no/c"\nclient_key_file = "/no/k"\n'
+    path.write_text(text)
+    load(path)
+    path.write_text(text + "read_timeout_s = true\n")
+    with pytest.raises(ConfigError) as caught:
+        load(path, files=True)
+    told = "\n".join(caught.value.problems)
+    for key in ("ca_file = '/no/ca'", "client_cert_file = '/no/c'", "client_key_file = '/no/k'"):
+        assert f"server.{key}: expected a PEM file, there is none" in told
+    assert "server.read_timeout_s = True" in told
+
+
+@pytest.mark.parametrize("length", [94, 95, 150])
+def test_a_socket_has_room_for_so_much(tmp_path, length):
+    """A runtime folder whose socket could not be bound is told by key; the longest one can be."""
+    folder = "/" + "r" * (length - 1)
+    text = LEAST + f'[paths]\nruntime_dir = "{folder}"\n'
+    if length > MAX_RUNTIME_DIR:
+        assert "paths.runtime_dir: expected at most 94 bytes" in problems(text)[0]
+        return
+    assert len(str(socket_path(check(tomllib.loads(text), "t").paths.runtime_dir))) == 107
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[paths]\nstate_dir = "/tmp/a\\u0000b"\n',
+        '[paths]\nruntime_dir = "/tmp/a\\u0000b"\n',
+        'ca_file = "a\\u0000"\n',
+        '[models]\nextra_dirs = ["a", "\\u0000"]\n',
+        '[[camera.replay]]\npath = "\\u0000"\n',
+    ],
+)
+def test_no_path_holds_a_nul(text):
+    """No file has such a name, and the system's own complaint names no key."""
+    (told,) = problems(LEAST + text)
+    assert "expected text without a NUL" in told
+
+
+def test_a_value_is_shown_in_part_when_it_is_long():
+    """A line for a person stays one."""
+    (told,) = problems(LEAST + f'[device]\nlabel = "{"x" * 100_000}"\n')
+    assert len(told) < 400
+
+
 def test_examples_load(repository):
     """Every example file in deploy/ checks."""
     examples = sorted((repository / "deploy").glob("*.toml"))
@@ -80,6 +151,9 @@ def test_unreadable_files_are_named(tmp_path):
     broken = tmp_path / "broken.toml"
     broken.write_text("[server\n")
     with pytest.raises(ConfigError, match="not TOML"):
+        load(broken)
+    broken.write_text("a = " + "[" * 20_000 + "]" * 20_000)
+    with pytest.raises(ConfigError, match="nested too deeply"):
         load(broken)
 
 

@@ -12,7 +12,7 @@ from kiosk.config import Recognition
 from kiosk.decide.gallery import Gallery, Template
 from kiosk.decide.policy import Outcome, Policy
 from kiosk.decide.track import Tracker, overlap
-from kiosk.errors import GalleryError, SpaceMismatchError
+from kiosk.errors import EmbeddingError, GalleryError, SpaceMismatchError
 from kiosk.types import Direction, Embedding, Quality, Sighting, Stamp, Trust
 
 SPACE = "test-64"
@@ -280,3 +280,120 @@ def test_a_recorded_visit_stays_one_under_a_new_gallery():
     assert len(walk(live, [ANNA] * 5)) == 1
     live.gallery = BOTH.removed("bert")
     assert walk(live, [ANNA] * 5, start=0.5) == []
+
+
+OTHER = "other-128"
+
+
+def two(seed, noise=0.2, n=0):
+    """One person's face in both spaces, as a pair."""
+    return (
+        like(face(seed), noise, n),
+        like(face(seed + 100, OTHER, 128), noise, n),
+    )
+
+
+def side_by_side(gallery, rules=RULES, history=None):
+    return Policy(
+        rules,
+        threshold=0.5,
+        also_threshold=0.6,
+        direction=None,
+        gallery=gallery,
+        history=history or Remembered(),
+    )
+
+
+def walk_two(policy_, faces, start=0.0):
+    """Feed one face a frame, in both spaces; all decisions but LOOK."""
+    made = []
+    for number, (main, also) in enumerate(faces):
+        second = start + number / 10
+        seen = replace(sighting(main, second), also=also)
+        made += policy_.decide([seen], stamp(second))
+    return [decision for decision in made if decision.outcome is not Outcome.LOOK]
+
+
+def template(person, embedding):
+    return Template(person, embedding, f"{person} {embedding.space}")
+
+
+OLD_ONLY = Gallery([template("anna", face(101, OTHER, 128))])
+IN_BOTH = OLD_ONLY.added([template("anna", ANNA), template("bert", face(102, OTHER, 128))])
+
+
+def test_a_person_matches_in_the_space_they_are_enrolled_in():
+    """The decision's embedding and score are those of the space that named the person."""
+    (made,) = walk_two(side_by_side(OLD_ONLY), [two(1, n=n) for n in range(5)])
+    assert (made.outcome, made.person) == (Outcome.RECORD, "anna")
+    assert made.sighting.embedding.space == OTHER
+    assert made.score == pytest.approx(
+        made.sighting.embedding.similarity(face(101, OTHER, 128)), abs=1e-6
+    )
+    (bert,) = walk_two(side_by_side(IN_BOTH), [two(2, n=n) for n in range(5)])
+    assert (bert.person, bert.sighting.embedding.space) == ("bert", OTHER)
+
+
+def test_who_is_in_both_spaces_goes_by_the_one_in_use():
+    """The punch is to carry the new space as soon as it can."""
+    (made,) = walk_two(side_by_side(IN_BOTH), [two(1, n=n) for n in range(5)])
+    assert (made.person, made.sighting.embedding.space) == ("anna", SPACE)
+
+
+@pytest.mark.parametrize("window", [0.0, 300.0])
+def test_two_spaces_make_no_second_visit(window):
+    """Frames that match in one space, the other, or both, of one person: one record."""
+    stranger = face(9), face(109, OTHER, 128)
+    faces = []
+    for n in range(30):
+        main, also = two(1, n=n)
+        faces.append([(main, also), (main, stranger[1]), (face(1), also)][n % 3])
+    made = walk_two(side_by_side(IN_BOTH, replace_rules(repeat_window_s=window)), faces)
+    assert [(d.outcome, d.person) for d in made] == [(Outcome.RECORD, "anna")]
+
+
+def test_a_person_in_the_other_space_is_within_the_repeat_window_all_the_same():
+    """The window is by person: having enrolled again in between opens it for nobody."""
+    history = Remembered()
+    live = side_by_side(OLD_ONLY, history=history)
+    (first,) = walk_two(live, [two(1, n=n) for n in range(4)])
+    history.punches["anna", None] = first.sighting.seen
+    live.gallery = IN_BOTH
+    (second,) = walk_two(live, [two(1, n=n) for n in range(4)], start=10.0)
+    assert first.sighting.embedding.space == OTHER
+    assert second.sighting.embedding.space == SPACE
+    assert second.outcome is Outcome.ALREADY_RECORDED
+
+
+def test_two_spaces_that_name_two_people_name_none():
+    """A face that is anna in one space and bert in the other is nobody."""
+    faces = [(two(1, n=n)[0], two(2, n=n)[1]) for n in range(10)]
+    made = walk_two(side_by_side(IN_BOTH), faces)
+    assert [d.outcome for d in made] == [Outcome.UNKNOWN]
+    assert made[0].sighting.embedding.space == SPACE
+
+
+def test_each_space_has_its_own_threshold():
+    """A cosine of 0.55 is enough in the space in use and too little in the other."""
+    main = Embedding.of(0.55 * ANNA.vector + 0.835 * _across(ANNA), SPACE)
+    other = face(101, OTHER, 128)
+    also = Embedding.of(0.55 * other.vector + 0.835 * _across(other), OTHER)
+    assert main.similarity(ANNA) == pytest.approx(0.55, abs=0.01)
+    assert also.similarity(other) == pytest.approx(0.55, abs=0.01)
+    made = walk_two(side_by_side(IN_BOTH), [(main, also)] * 4)
+    assert [d.person for d in made] == ["anna"]
+    made = walk_two(side_by_side(OLD_ONLY), [(main, also)] * 10)
+    assert [d.outcome for d in made] == [Outcome.UNKNOWN]
+
+
+def _across(embedding):
+    """A unit vector at a right angle to an embedding."""
+    other = np.random.default_rng(77).standard_normal(embedding.vector.size)
+    other -= (other @ embedding.vector) * embedding.vector
+    return (other / np.linalg.norm(other)).astype(np.float32)
+
+
+def test_a_second_embedding_is_of_another_space():
+    """Two embeddings of one space in a sighting are a mistake, said at once."""
+    with pytest.raises(EmbeddingError, match="another space"):
+        replace(sighting(ANNA, 0.0), also=BERT)

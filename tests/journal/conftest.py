@@ -31,16 +31,6 @@ def clock():
     return StandingClock()
 
 
-@pytest.fixture(autouse=True)
-def _logging_as_it_was():
-    root, ours = logging.getLogger(), logging.getLogger("kiosk")
-    handlers, levels = root.handlers[:], (root.level, ours.level)
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(levels[0])
-    ours.setLevel(levels[1])
-
-
 @pytest.fixture
 def _no_systemd(monkeypatch):
     monkeypatch.setitem(sys.modules, "systemd", None)

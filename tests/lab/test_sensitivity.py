@@ -26,7 +26,7 @@ def test_all_layers_are_measured(tmp_path, kind):
     model = mobile(0)
     inputs = noise(model, 3)
     errors = layer_errors(model, int8_of(model, inputs, tmp_path, activations=kind), inputs)
-    assert {error.layer for error in errors} == LAYERS
+    assert {error.name for error in errors} == LAYERS
     assert all(0 < error.error < 0.1 for error in errors)
     assert [e.error for e in errors] == sorted((e.error for e in errors), reverse=True)
 
@@ -36,7 +36,7 @@ def test_a_layer_in_fp32_is_not_among_them(tmp_path):
     model = mobile(0)
     inputs = noise(model, 2)
     int8 = int8_of(model, inputs, tmp_path, exclude=("Conv_deep",))
-    assert {error.layer for error in layer_errors(model, int8, inputs)} == LAYERS - {"Conv_deep"}
+    assert {error.name for error in layer_errors(model, int8, inputs)} == LAYERS - {"Conv_deep"}
 
 
 def test_nothing_in_8_bits_is_nothing_to_measure(tmp_path):
@@ -56,7 +56,7 @@ def test_the_layer_with_the_outlier_comes_first(tmp_path):
     model = sketch.model("embedding", [1, 3, 112, 112], shape=[1, 64])
     inputs = noise(model, 3)
     errors = layer_errors(model, int8_of(model, inputs, tmp_path, per_channel=False), inputs)
-    assert errors[0].layer == "Conv_last"
+    assert errors[0].name == "Conv_last"
     assert errors[0].error > 10 * errors[1].error
 
 
@@ -102,7 +102,7 @@ def test_a_switch_is_the_layer_alone_in_8_bits(tmp_path):
     model = mobile(0)
     inputs = noise(model, 3)
     errors = {
-        e.layer: e.error for e in layer_errors(model, int8_of(model, inputs, tmp_path), inputs)
+        e.name: e.error for e in layer_errors(model, int8_of(model, inputs, tmp_path), inputs)
     }
     rest = tuple(n.name for n in model.graph.node if n.name != "Conv_narrow")
     alone = int8_of(model, inputs, tmp_path, exclude=rest)
@@ -120,4 +120,4 @@ def test_a_matrix_product_is_a_layer_too(tmp_path):
     model = sketch.model(sketch.node("MatMul", [x, "matrix"], "out"), [1, 3, 8, 8])
     inputs = noise(model, 2)
     errors = layer_errors(model, int8_of(model, inputs, tmp_path), inputs)
-    assert {error.layer for error in errors} == {"Conv_one", "MatMul_out"}
+    assert {error.name for error in errors} == {"Conv_one", "MatMul_out"}

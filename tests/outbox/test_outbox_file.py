@@ -5,6 +5,8 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +14,8 @@ from kiosk.errors import OutboxBrokenError, OutboxError, OutboxLockedError, Vaul
 from kiosk.outbox import database, schema
 from kiosk.outbox.ledger import Ledger
 from kiosk.vault import Vault
+
+NOBODY = 65534
 
 
 @pytest.mark.parametrize(
@@ -105,12 +109,35 @@ def test_a_path_below_a_file_is_named(build, path, vault, device, clock):
         outbox.start()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_read_only_folder_is_named(build, path):
-    """A folder of somebody else's."""
-    path.parent.chmod(0o500)
+@pytest.fixture
+def unprivileged():
+    """This process as a user who may not write everywhere; as itself again after the test."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(NOBODY)
+    yield
+    os.seteuid(0)
+
+
+@pytest.fixture
+def read_only_folder():
+    """A folder that everybody may look into and nobody but root write in."""
+    # Not below tmp_path, which only its owner may enter.
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o555)
+        yield folder
+        folder.chmod(0o700)
+
+
+def test_a_read_only_folder_is_named(read_only_folder, build, vault, device, clock, unprivileged):
+    """A folder of somebody else's, for root in the part of somebody else."""
+    list(read_only_folder.iterdir())
+    path = read_only_folder / "outbox.db"
+    outbox = type(build())(path, vault=vault, device_id=device, signer=None, clock=clock)
     with pytest.raises(OutboxError, match="Permission denied"):
-        build().start()
+        outbox.start()
 
 
 def test_a_file_that_is_no_database_is_left_alone(build, path):

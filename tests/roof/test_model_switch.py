@@ -181,6 +181,7 @@ def test_rubbish_never_sees_a_face(day, int8_folder, caplog):
         "space": "mobilefacenet-192-4pt",
         "fallback": None,
         "shadow": None,
+        "also": None,
     }
     (refused,) = [r.fields for r in caplog.records if r.message == "model.refused"]
     assert refused["model"] == INT8

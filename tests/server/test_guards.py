@@ -106,6 +106,21 @@ def test_a_name_made_to_point_here_is_not_answered(client, make_client):
     assert guarded.get("/attendance", headers=named).status_code == 200
 
 
+@pytest.mark.parametrize("path", ["/attendance/", "/nowhere", "/toon/attendance", "/openapi.json"])
+def test_a_foreign_name_meets_the_guard_before_any_route(client, path):
+    """No path, known or not, is answered or led on to the name that a foreign Host gives."""
+    reply = client.get(path, headers={"Host": "evil.example"}, follow_redirects=False)
+    assert reply.status_code == 421
+    assert "Location" not in reply.headers
+
+
+def test_a_path_is_not_mended(client):
+    """A slash too many is no such route: a redirect would repeat the Host that came."""
+    reply = client.get("/attendance/", follow_redirects=False)
+    assert reply.status_code == 404
+    assert "Location" not in reply.headers
+
+
 def test_nothing_is_shared_with_other_sites(client):
     """No CORS header invites anybody in, and the page may load and run nothing but itself."""
     reply = client.get(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from kiosk.errors import PictureError
 from kiosk.vision.picture import MAX_BYTES, decode_picture, load_picture
-from kiosk.vision.picture_header import picture_size
+from kiosk.vision.picture_header import jpeg_end, picture_size
 
 KINDS = [".jpg", ".png", ".webp", ".bmp", ".ppm"]
 
@@ -102,6 +102,47 @@ def test_a_jpeg_with_a_preview_is_torn_by_its_own_end():
     assert decode_picture(marked, "one").shape == (37, 61, 3)
     with pytest.raises(PictureError, match="damaged"):
         decode_picture(marked[:-2], "one")
+
+
+JPEGS = {
+    "plain": [],
+    "progressive": [cv2.IMWRITE_JPEG_PROGRESSIVE, 1],
+    "restarts": [cv2.IMWRITE_JPEG_RST_INTERVAL, 2],
+}
+
+
+@pytest.mark.parametrize("options", JPEGS.values(), ids=JPEGS)
+@pytest.mark.parametrize("trailer", [b"\x00\x00mp4\xff\xda\x01", b"\xff\xd8\xff\xe1", bytes(3000)])
+def test_what_follows_a_jpegs_end_is_not_looked_at(options, trailer):
+    """A motion photo has a film behind its end marker, with whatever bytes a film has."""
+    data = encoded(photo(200, 150), ".jpg", options)
+    assert jpeg_end(data) == len(data)
+    assert (decode_picture(data + trailer, "one") == decode_picture(data, "one")).all()
+
+
+@pytest.mark.parametrize("options", JPEGS.values(), ids=JPEGS)
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.9])
+def test_a_cut_jpeg_that_was_closed_again_is_refused(options, share):
+    """An end marker after half the data makes no whole picture of it: the rest would be grey."""
+    noise = np.random.default_rng(1).integers(0, 256, (160, 200, 3), dtype=np.uint8)
+    data = encoded(noise, ".jpg", options)
+    cut = data[: int(len(data) * share)].rstrip(b"\xff")
+    with pytest.raises(PictureError, match=r"one.*damaged"):
+        decode_picture(cut + b"\xff\xd9", "one")
+
+
+def test_the_libraries_say_nothing_beside_the_error(capfd):
+    """What they write of a damaged file is kept: the error's one line is all that is seen."""
+    sound = encoded(photo(), ".jpg")
+    for data in (
+        encoded(photo(), ".png")[:-20],
+        sound[:-40] + b"\xff\xd9",
+        encoded(photo(), ".bmp")[:99],
+    ):
+        with pytest.raises(PictureError):
+            decode_picture(data, "one")
+    os.write(2, b"the journal")
+    assert capfd.readouterr() == ("", "the journal")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kiosk.errors import MessageError, ReceiptError
+from kiosk.wire import jsontext
 from kiosk.wire.jsontext import canonical, quoted, read_object
 
 VALUES = st.recursive(
@@ -60,6 +61,8 @@ def test_keys_are_sorted_by_utf_16():
         (b'\xef\xbb\xbf{"A":1}', "BOM"),
         ('{"A":1}'.encode("utf-16"), "utf-8"),
         (b'{"A":' + b"[" * 500_000, "nested too deeply"),
+        (b'{"A":' + b"[" * 16 + b"]" * 16 + b"}", "nested too deeply"),
+        (b'{"A":[' + b"1," * 4096 + b"1]}", "4096 values"),
         (b'{"A":"a\nb"}', "control character"),
     ],
 )
@@ -69,6 +72,25 @@ def test_what_is_no_plain_object_is_refused(body, came):
         read_object(body, ReceiptError)
     assert came in str(caught.value)
     assert len(str(caught.value)) < 200
+
+
+def test_a_key_twice_is_found_in_one_pass():
+    """2,000 keys, the last one twice: every name is looked at once, not once for each other."""
+
+    class Name(str):
+        __slots__ = ()
+        looks = 0
+
+        def __eq__(self, other):
+            Name.looks += 1
+            return str.__eq__(self, other)
+
+        __hash__ = str.__hash__
+
+    names = [Name(f"k{number:06d}") for number in range(2_000)]
+    with pytest.raises(ValueError, match="the key 'k001999' twice"):
+        jsontext._unique([(name, 0) for name in [*names, Name(names[-1])]])
+    assert Name.looks < len(names)
 
 
 @pytest.mark.parametrize(

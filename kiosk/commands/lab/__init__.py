@@ -5,10 +5,18 @@ from __future__ import annotations
 import argparse
 from types import ModuleType
 
-from kiosk.commands.lab import build, quantize, rebuild, roc, validate
+from kiosk.commands.lab import build, profile, quantize, rebuild, report, roc, validate
 
 # Each has `register`, and actions that call `require_workshop` before anything else.
-_COMMANDS: tuple[ModuleType, ...] = (build, quantize, rebuild, validate, roc)
+_COMMANDS: tuple[ModuleType, ...] = (
+    build,
+    quantize,
+    rebuild,
+    validate,
+    roc,
+    profile,
+    report,
+)
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

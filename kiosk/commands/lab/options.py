@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kiosk.commands.console import DEFAULT_CONFIG
+from kiosk.config import load
 from kiosk.errors import UserError
 
 _NEEDED = ("onnx", "sklearn", "matplotlib", "rich", "yaml", "jinja2")
 
 if TYPE_CHECKING:
     from kiosk.lab.subject import Feeding
+    from kiosk.vision.manifest import Manifest
+    from kiosk.vision.own_models import OwnModels
 
 
 def add_feeding(parser: argparse.ArgumentParser) -> None:
@@ -53,6 +58,38 @@ def add_arithmetic(parser: argparse.ArgumentParser) -> None:
         default="native",
         help="native: this machine's kernels; reference: QDQ as ONNX defines it, as on ARM, slower",
     )
+
+
+def add_state(parser: argparse.ArgumentParser) -> None:
+    """Whose models of one's own are meant: those of a configuration or of a state folder."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help=f"whose models count; to write: {DEFAULT_CONFIG}",
+    )
+    group.add_argument("--state-dir", type=Path, metavar="DIR", help="the same without one")
+
+
+def known_models(options: argparse.Namespace) -> Manifest:
+    """All models that the named configuration or state folder knows; the shipped ones without."""
+    from kiosk.vision.manifest import load_manifest, manifest_of
+
+    if options.config is not None:
+        return manifest_of(load(options.config))
+    return load_manifest(state_dir=options.state_dir)
+
+
+def own_models(options: argparse.Namespace) -> OwnModels:
+    """The models of one's own of the named configuration or state folder, to be written to."""
+    from kiosk.vision.own_models import OwnModels
+
+    if options.state_dir is not None:
+        return OwnModels(options.state_dir)
+    if options.config is None:
+        options.config = DEFAULT_CONFIG
+    return OwnModels(Path(load(options.config).paths.state_dir))
 
 
 def require_workshop() -> None:

@@ -7,22 +7,26 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kiosk.commands.console import add_json, say, say_json, table
+from kiosk.commands.console import DEFAULT_CONFIG, add_json, say, say_json, table
 from kiosk.commands.lab.options import (
     add_aligned,
     add_arithmetic,
     add_feeding,
+    add_state,
     add_threads,
     feeding_of,
+    known_models,
     require_workshop,
 )
 from kiosk.commands.lab.telling import label, origin, tell_models, tell_skipped
+from kiosk.commands.lab.threshold import check_wish, set_threshold, tell_set
 from kiosk.errors import UserError
 
 if TYPE_CHECKING:
     from kiosk.lab.bootstrap import Interval
     from kiosk.lab.pairs import Pairs
     from kiosk.lab.study import Study
+    from kiosk.vision.manifest import Manifest
 
 _FEW_PEOPLE = 20
 _MOST_RESAMPLES = 100_000
@@ -35,7 +39,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         help="AUC, EER, TAR at a FAR, thresholds, over pairs of pictures",
         description="A pair is accepted when its cosine is at or above the threshold.",
     )
-    parser.add_argument("fp32", type=Path, metavar="FP32")
+    parser.add_argument("fp32", type=Path, metavar="FP32", help="a file, or the id of a model")
     parser.add_argument("int8", type=Path, nargs="?", metavar="INT8")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
@@ -51,12 +55,18 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )
     parser.add_argument("--far", type=_rate, metavar="X", help="the threshold for this FAR")
     parser.add_argument(
+        "--set-threshold",
+        metavar="ID",
+        help="let a model that `kiosk models add` added go by the upper bound for --far",
+    )
+    parser.add_argument(
         "--resamples", type=_count, default=1000, metavar="N", help="bootstrap; 0: no intervals"
     )
     parser.add_argument("--seed", type=_count, default=0, metavar="N")
     add_aligned(parser)
     add_threads(parser)
     add_arithmetic(parser)
+    add_state(parser)
     add_feeding(parser)
     add_json(parser)
     parser.set_defaults(action=roc)
@@ -84,7 +94,14 @@ def roc(options: argparse.Namespace) -> int:
     from kiosk.lab.study import study
 
     pairs = _pairs(options)
-    subjects = read_models(options.fp32, options.int8, feeding_of(options))
+    if options.set_threshold and options.config is None and options.state_dir is None:
+        options.config = DEFAULT_CONFIG
+    manifest = known_models(options)
+    int8 = None if options.int8 is None else _file(options.int8, manifest)
+    fp32 = _file(options.fp32, manifest)
+    subjects = read_models(fp32, int8, feeding_of(options), manifest)
+    if options.set_threshold:
+        check_wish(options, subjects, pairs)
     embedded = embed(
         pairs.pictures,
         subjects,
@@ -102,11 +119,14 @@ def roc(options: argparse.Namespace) -> int:
         tokens=options.f2,
     )
     skipped = (*pairs.skipped, *embedded.skipped)
+    new = set_threshold(options, subjects, found) if options.set_threshold else None
     if options.json:
         document = found.document()
         document["pairs_left_out"] = len(pairs) - len(found.pairs)
         if options.far is not None:
             document["wanted"] = _wanted_document(found, options.far)
+        if new is not None:
+            document["set"] = new
         say_json(document | origin(subjects, options.arithmetic, skipped))
         return 0
     tell_models(subjects, options.arithmetic)
@@ -118,7 +138,17 @@ def roc(options: argparse.Namespace) -> int:
         _tell_wanted(found, options.far)
     if options.f2:
         _tell_tokens(found)
+    if new is not None:
+        tell_set(new)
     return 0
+
+
+def _file(name: Path, manifest: Manifest) -> Path:
+    """A file as it is named, or the file of a model's id."""
+    if name.exists():
+        return name
+    known = {e.id: e.path for e in manifest.entries if e.kind == "embedder"}
+    return known.get(str(name), name)
 
 
 def _pairs(options: argparse.Namespace) -> Pairs:

@@ -1,0 +1,62 @@
+"""Parsing the command line and running what it asks for, as two functions."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import traceback
+from pathlib import Path
+from typing import NoReturn
+
+from kiosk import __version__
+from kiosk.commands import checks, daemon, demo, faces, gallery, lab, models, outbox
+from kiosk.commands.console import complain
+from kiosk.errors import KioskError, UserError
+
+
+class _Parser(argparse.ArgumentParser):
+    """Usage mistakes are one line, like every other error."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(UserError.exit_status, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line as options; exits with 2 for a mistake in it."""
+    parser = _Parser(prog="kiosk", description="Face-attendance kiosk.")
+    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument("--debug", action="store_true", help="show traces of errors")
+    commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
+    for module in (daemon, outbox, demo, checks, faces, gallery, models, lab):
+        module.register(commands)
+    return parser.parse_args(arguments)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run one command; its exit status is 0, 1 for a failure, 2 for a mistake of the user's."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return int(options.action(options))
+    except KioskError as error:
+        if options.debug:
+            traceback.print_exc()
+        problems = getattr(error, "problems", ()) or (str(error),)
+        for problem in problems:
+            complain(f"kiosk: {problem}")
+        return error.exit_status
+    except KeyboardInterrupt:
+        complain("kiosk: interrupted")
+        return 130
+    except Exception as error:  # noqa: BLE001 - told in one line below
+        # The top of the main thread. What is on disk is whole: every change of it is.
+        if options.debug:
+            traceback.print_exc()
+        complain(f"kiosk: a fault of its own, {_told(error)}; kiosk --debug ... shows the trace")
+        return KioskError.exit_status
+
+
+def _told(error: Exception) -> str:
+    """A fault in one line, with the place where it happened."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    words = " ".join(str(error).split())
+    return f"{type(error).__name__}: {words} ({Path(frame.filename).name}:{frame.lineno})"

@@ -1,0 +1,45 @@
+"""One line of the gate, and how much of the loss that it allows a model has used up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class GateLine:
+    """A figure with its limit. `best` is what a model equal to FP32 would get (1 for a cosine).
+
+    The limit itself does not pass: the gate says more than 0.995, less than 0.005.
+    """
+
+    name: str
+    value: float
+    limit: float
+    best: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the figure is on the good side of its limit; never for NaN."""
+        if self.limit < self.best:
+            return self.value > self.limit
+        return self.value < self.limit
+
+    @property
+    def used(self) -> float:
+        """Share of the allowed loss: 0 as good as FP32 or better, 1 at the limit, more beyond."""
+        return max(0.0, (self.best - self.value) / (self.best - self.limit))
+
+    @property
+    def sign(self) -> str:
+        """The relation that the gate asks for."""
+        return ">" if self.limit < self.best else "<"
+
+
+def passes(lines: tuple[GateLine, ...]) -> bool:
+    """Whether every line passes; a gate without lines was not judged and does not pass."""
+    return bool(lines) and all(line.passed for line in lines)
+
+
+def tightest(lines: tuple[GateLine, ...]) -> GateLine:
+    """The line that has used up most; NaN is worse than everything. ValueError for none."""
+    return max(lines, key=lambda line: float("inf") if line.used != line.used else line.used)

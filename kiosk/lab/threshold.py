@@ -1,0 +1,65 @@
+"""From a study over pairs to the threshold of a model, with where it comes from."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from kiosk.errors import UserError
+from kiosk.lab.faces import digest_of, digest_of_all
+from kiosk.lab.roc import far_name, impostors_needed
+from kiosk.lab.study import Study
+
+_PLACES = 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A threshold, the upper 95 % bound for the wanted FAR, and its provenance in words."""
+
+    threshold: float
+    tar: float
+    note: str
+
+
+def check_resolvable(impostors: int, far: float) -> None:
+    """UserError when so many impostor pairs cannot tell a FAR."""
+    needed = impostors_needed(far)
+    if impostors < needed:
+        raise UserError(
+            f"{needed} impostor pairs expected for FAR {far_name(far)}, got {impostors}:"
+            " no threshold is set",
+            hint="bring more people and pictures, or ask for a FAR that these pairs can tell",
+        )
+
+
+def setting(found: Study, far: float, model: int, *, aligned: bool) -> Setting:
+    """The threshold of one model of a study; UserError when the pairs cannot tell it."""
+    roc = found.rocs[model]
+    check_resolvable(roc.impostors, far)
+    wanted = found.wanted(far, model)
+    if wanted.threshold is None or wanted.upper is None or found.boot is None:
+        raise UserError(
+            f"an upper bound of the threshold for FAR {far_name(far)} expected, the resamples give"
+            " none",
+            hint="bring more people, and leave --resamples at 200 or more",
+        )
+    # Rounded down, it would accept what it was set to refuse.
+    threshold = math.ceil(wanted.upper * _PLACES) / _PLACES
+    tar = roc.sweep.tar_at(threshold)
+    if threshold > 1.0 or tar == 0.0:
+        raise UserError(
+            f"genuine pairs above the threshold for FAR {far_name(far)} expected, none reaches"
+            f" {threshold:.6f}",
+            hint="the model does not tell these people apart; is it fed rightly?"
+            " --channels, --mean and --scale of `kiosk models add` say how",
+        )
+    digest = digest_of_all(map(digest_of, found.pairs.pictures))
+    kind = "aligned crops" if aligned else "photographs"
+    note = (
+        f"upper 95 % bound, {found.boot.unit} resampled {found.boot.resamples} times, of the cosine"
+        f" {wanted.threshold:.6f} for FAR {far_name(far)} over {roc.impostors} impostor and"
+        f" {roc.genuine} genuine pairs of {len(found.pairs.pictures)} {kind}; TAR there"
+        f" {tar:.6f}; SHA-256 of the set {digest}"
+    )
+    return Setting(threshold, tar, note)
