@@ -8,14 +8,13 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, Struct
 
+from kiosk.address import in_the_clear, url_problems
 from kiosk.errors import ConfigError
 from kiosk.tables import Reading
 
@@ -222,7 +221,7 @@ _JOINT_RULES: tuple[Rule, ...] = (
     (
         ("server.url", "server.allow_plain_http"),
         lambda url, allowed: _when(
-            in_the_clear(url) and not allowed and not any(_url_problems(url)),
+            in_the_clear(url) and not allowed and not any(url_problems(url)),
             f"server.url = {url!r}: expected https (plain http only to loopback);"
             " server.allow_plain_http = true permits it and the journal repeats it at every start",
         ),
@@ -296,7 +295,7 @@ _FILES = ("server.ca_file", "server.client_cert_file", "server.client_key_file")
 
 def _joint_problems(known: Mapping[str, Any]) -> Iterator[str]:
     if "server.url" in known:
-        yield from _url_problems(known["server.url"])
+        yield from url_problems(known["server.url"])
     for keys, rule in _JOINT_RULES:
         if all(key in known for key in keys):
             problem = rule(*(known[key] for key in keys))
@@ -311,44 +310,9 @@ def _missing_files(known: Mapping[str, Any]) -> Iterator[str]:
             yield f"{key} = {path!r}: expected a PEM file, there is none"
 
 
-def _url_problems(url: str) -> Iterator[str]:
-    """What a server's URL must not hold. It is not repeated: a password may stand in it."""
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        yield "server.url: expected a host and a port of 1 to 65535, got others"
-        return
-    if not host or port == 0:
-        yield "server.url: expected a host and a port of 1 to 65535, got none"
-    if "@" in parts.netloc or "\\" in parts.netloc:
-        yield "server.url: expected no user and password; the server knows a kiosk by its sign key"
-    if "?" in url or "#" in url:
-        yield "server.url: expected no query and no fragment; paths are added at its end"
-
-
-def is_loopback(url: str) -> bool:
-    """Whether a URL's host is this machine itself, by whichever parser reads it."""
-    try:
-        parts = urlsplit(url)
-        host = parts.hostname or ""
-        # What some parsers take for a user's name, others take for the host.
-        if "@" in parts.netloc or "\\" in parts.netloc:
-            return False
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        # A name that is no address, or brackets that do not close.
-        return False
-
-
 def sends_in_the_clear(server: Server) -> bool:
     """Whether messages leave this machine unencrypted."""
     return in_the_clear(server.url)
-
-
-def in_the_clear(url: str) -> bool:
-    """Whether what is sent to a URL leaves this machine unencrypted."""
-    return url.startswith("http://") and not is_loopback(url)
 
 
 def signed_receipts_required(server: Server) -> bool:

@@ -18,7 +18,7 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from kiosk.config import is_loopback
+from kiosk.address import is_loopback
 
 _SAFE_METHODS = {"GET", "HEAD"}
 # A browser's own word on who asks: the page itself, or somebody typing the address.
