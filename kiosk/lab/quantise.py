@@ -33,7 +33,7 @@ _TYPES = {"S8": QuantType.QInt8, "U8": QuantType.QUInt8}
 _LEAST_WEIGHT = -127
 KNOWN_OP_TYPES = frozenset((*QDQRegistry, *QLinearOpsRegistry, *IntegerOpsRegistry))
 """The operators that one of its methods quantises."""
-PERCENTILE = 99.999
+PERCENTILE = 99.9999
 """What clips least and still leaves out the lone outlier, by measurement on the default model."""
 
 

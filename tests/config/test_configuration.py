@@ -4,11 +4,11 @@ import tomllib
 
 import pytest
 
+from kiosk.address import is_loopback
 from kiosk.config import (
     MAX_RUNTIME_DIR,
     Settings,
     check,
-    is_loopback,
     load,
     signed_receipts_required,
 )

@@ -149,6 +149,8 @@ def stage(monkeypatch, hung, clock):
         eyes = SimpleNamespace(
             space="space",
             dim=192,
+            also_threshold=None,
+            also_space=None,
             model_id="model",
             threshold=0.5,
             sightings=wherever("vision", lambda frame: []),

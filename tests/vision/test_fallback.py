@@ -33,6 +33,7 @@ class Model:
     """Gives what it is told to, and notes the crops it was given."""
 
     space = "s"
+    dim = 192
 
     def __init__(self, id_, answer=TRUE, threshold=0.5):
         self.id, self.answer, self.threshold = id_, answer, threshold

@@ -33,7 +33,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument(
         "--calibration", choices=("MinMax", "Entropy", "Percentile"), default="MinMax"
     )
-    parser.add_argument("--percentile", type=float, default=99.999, metavar="P")
+    parser.add_argument("--percentile", type=float, default=99.9999, metavar="P")
     parser.add_argument("--op-types", default=_OP_TYPES, metavar="A,B", help=f"default {_OP_TYPES}")
     parser.add_argument("--exclude", action="append", default=[], metavar="NODE")
     parser.add_argument(
