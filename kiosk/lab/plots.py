@@ -42,7 +42,7 @@ def roc(curves: Sequence[Curve]) -> str:
                 color=ROLES[curve.role],
                 linewidth=2.4 if curve.role == "int8" else 1.5,
                 linestyle=(0, (4, 2)) if curve.role == "naive" else "-",
-                label=curve.name,
+                label=_short(curve.name, 44),
             )
         axes.set_xscale("log")
         least = min((curve.far[0] for curve in curves if curve.far), default=1e-4)
@@ -80,7 +80,7 @@ def similarities(histograms: Sequence[Similarity], threshold: float | None) -> s
                     color=colour,
                     alpha=0.45 if is_filled else 1,
                     linewidth=0 if is_filled else 1.3,
-                    label=f"{who}, {shown.name}",
+                    label=f"{who}, {_short(shown.name, 14)}",
                 )
         used = [
             edge
@@ -129,7 +129,7 @@ def agreements(shown: Sequence[Agreement], limits: Sequence[tuple[str, float]]) 
                 fill=True,
                 color=ROLES[model.role],
                 alpha=0.85 if model.role == "int8" else 0.45,
-                label=model.name,
+                label=_short(model.name, 36),
             )
         edges = [
             edge
@@ -154,7 +154,7 @@ def agreements(shown: Sequence[Agreement], limits: Sequence[tuple[str, float]]) 
                 bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1.5},
             )
         for step, model in enumerate(model for model in shown if model not in inside):
-            said = f"← {model.name}:\n    {model.mean:.3f} in the mean"
+            said = f"← {_short(model.name, 36)}:\n    {model.mean:.3f} in the mean"
             axes.text(0.06, 0.55 - 0.17 * step, said, transform=axes.transAxes, color=MUTED)
         _percent(axes)
         axes.xaxis.set_major_locator(MaxNLocator(6))
@@ -241,7 +241,9 @@ def _times(groups: Sequence[tuple[str, bool, list[tuple[str, float]]]]) -> str:
                 axes.barh(top - step, ms, height=0.78, color=colour, alpha=1 if step == 0 else 0.55)
                 axes.text(ms + largest * 0.012, top - step, told, va="center", size=9)
             top -= len(times) + gap
-        axes.set_yticks(ticks, ["\n".join(textwrap.wrap(name, 24)) for name, _, _ in groups])
+        axes.set_yticks(
+            ticks, ["\n".join(textwrap.wrap(_short(name, 44), 24)) for name, _, _ in groups]
+        )
         axes.set_xlim(0, largest * (1.12 if is_single else 1.3))
         axes.set_ylim(top + 0.4 + gap, 0.6)
         _bars(axes, "milliseconds, best of the run")
@@ -283,5 +285,5 @@ def _power(value: float) -> str:
 
 
 def _short(name: str, most: int = 30) -> str:
-    """The end of a layer's name tells it apart: its beginning is what all have in common."""
+    """The end of a name tells it apart: its beginning is what all have in common."""
     return name if len(name) <= most else f"…{name[1 - most :]}"

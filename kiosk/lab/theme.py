@@ -32,6 +32,8 @@ _VARIABLES = {
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "kiosk",
+    # A dollar sign in a name is a dollar sign.
+    "text.parse_math": False,
     "font.size": 10,
     "axes.edgecolor": RULE,
     "axes.labelcolor": MUTED,
