@@ -133,6 +133,15 @@ def test_every_try_is_in_the_table(opened, data):
     assert hidden.first.is_visible()
 
 
+def test_on_paper_the_search_is_unfolded(opened, data):
+    """Nobody can click on paper: printed, the folded tries are there."""
+    page = opened(data)
+    folded = page.locator("#tries details tbody tr").last
+    assert not folded.is_visible()
+    page.emulate_media(media="print")
+    assert folded.is_visible()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1200])
 def test_no_word_is_cut_or_on_another(opened, data, width, scheme):
