@@ -170,14 +170,18 @@ def _slower(facts: Facts) -> Advice | None:
             " its convolutions have no fast kernel.",
             "Quantise statically, with calibration faces.",
         )
-    other = "QOperator format with session.disable_quant_qdq=1" if facts.format == "QDQ" else "QDQ"
+    other = {
+        "QDQ": " try QOperator format with session.disable_quant_qdq=1,",
+        "QOperator": " try QDQ,",
+        None: "",
+    }[facts.format]
     return Advice(
         "int8-slower",
         "warning",
         seen,
         "Float operators between the INT8 ones cost a conversion each way, and 8-bit products are"
         " fast only where the CPU has a dot product.",
-        f"See the profile by operator; rewrite PReLU, try {other}, or run FP32 on this machine.",
+        f"See the profile by operator; rewrite PReLU,{other} or run FP32 on this machine.",
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 
 from kiosk.lab import machine
-from kiosk.lab.advice import Advice, Facts, advise
+from kiosk.lab.advice import Advice, Facts, LayerError, advise
 from kiosk.lab.agreement import cosines_of
 from kiosk.lab.build import NAIVE, Built, Made
 from kiosk.lab.gate import JUDGED_FAR, Line
@@ -33,7 +33,7 @@ from kiosk.lab.report_data import (
 )
 from kiosk.lab.roc import FARS, Roc
 
-_COSINE_EDGES = tuple(float(f"{edge:.4f}") for edge in np.linspace(0.98, 1.0, 41))
+_LEAST_EDGE, _BINS = 0.975, 50
 _BEST = {"mean cosine": 1.0, "min cosine": 1.0}
 
 
@@ -47,6 +47,7 @@ def report_data(built: Built) -> ReportData:
     this = machine.describe()
     gate = gate_lines(judged.lines if judged else ())
     people = Identities.of(request.holdout.faces)
+    edges = cosine_edges(judged.agreed.min_cosine if judged else 1.0)
     shown: list[tuple[str, Role, Any, Roc | None]] = [
         ("FP32", "fp32", built.source_matrix, built.source_roc)
     ]
@@ -76,7 +77,7 @@ def report_data(built: Built) -> ReportData:
             for scores, same in [people.scored(matrix)]
         ),
         agreements=tuple(
-            agreement_of(name, role, cosines_of(built.source_matrix, matrix), _COSINE_EDGES)
+            agreement_of(name, role, cosines_of(built.source_matrix, matrix), edges)
             for name, role, matrix, _ in shown[1:]
         ),
         layers=_layers(built, best),
@@ -86,6 +87,12 @@ def report_data(built: Built) -> ReportData:
         advice=_advice(built, best, gate),
         records=_records(built),
     )
+
+
+def cosine_edges(least: float) -> tuple[float, ...]:
+    """Edges of the histogram of cosines to FP32: all of the judged model lies between them."""
+    start = min(_LEAST_EDGE, np.floor(least * 40) / 40)
+    return tuple(float(f"{edge:.5f}") for edge in np.linspace(start, 1.0, _BINS + 1))
 
 
 def gate_lines(lines: Sequence[Line]) -> tuple[GateLine, ...]:
@@ -166,7 +173,8 @@ def _tries(built: Built) -> tuple[Try, ...]:
         Try(t.name, t.int8, t.layers, t.score.mean, t.score.least, note="search, tuning faces")
         for t in built.found.tries
     ]
-    return (*ends, *searched)
+    # Where the search comes back to where it was, the row is the same: once is enough.
+    return (*ends, *dict.fromkeys(searched))
 
 
 def _advice(built: Built, best: Made, gate: tuple[GateLine, ...]) -> tuple[Advice, ...]:
@@ -186,6 +194,10 @@ def _advice(built: Built, best: Made, gate: tuple[GateLine, ...]) -> tuple[Advic
             calibration_method=plan.recipe.calibration if plan else None,
             latency_fp32_ms=built.best_ms(built.fp32),
             latency_int8_ms=built.best_ms(best),
+            layers=tuple(
+                LayerError(row.name, row.error, not row.kept_fp32)
+                for row in _layers(built, best).rows
+            ),
             architecture=this["architecture"],
             features=tuple(this["features"]),
             saturates=this["saturates"],

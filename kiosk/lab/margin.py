@@ -26,8 +26,12 @@ class GateLine:
 
     @property
     def used(self) -> float:
-        """Share of the allowed loss: 0 as good as FP32 or better, 1 at the limit, more beyond."""
-        return max(0.0, (self.best - self.value) / (self.best - self.limit))
+        """Share of the allowed loss: 0 as good as FP32 or better, 1 at the limit, more beyond.
+
+        NaN for a NaN: `max` would make 0 of it.
+        """
+        share = (self.best - self.value) / (self.best - self.limit)
+        return 0.0 if share < 0 else share
 
     @property
     def sign(self) -> str:

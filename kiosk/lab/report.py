@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.resources import files
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -19,6 +20,8 @@ from kiosk.lab.report_data import Curve, Judged, ReportData
 _SCALE = 1.25
 """A margin bar ends here: a quarter beyond the limit, which leaves the limit's mark inside."""
 _MIB = 1024 * 1024
+_MOST_TRIES = 12
+"""A longer list of tries is folded up: the final candidates must not be lost among a search."""
 
 
 def render(data: ReportData) -> str:
@@ -34,6 +37,7 @@ def render(data: ReportData) -> str:
         bar=bar_width,
         figure=figure_of,
         mib=lambda size: f"{size / _MIB:.2f}",
+        rate=lambda far: f"{far:.0e}".replace("e-0", "e-"),
         percent=lambda share, digits=2: f"{100 * share:.{digits}f}",
         signed=lambda share, digits=2: f"{100 * share:+.{digits}f}".replace("-", "−"),
     )
@@ -49,16 +53,21 @@ def render(data: ReportData) -> str:
         curves=_by_role(data.curves),
         base=next((curve for curve in data.curves if curve.role == "fp32"), None),
         speed=_speed(data),
+        tries=_tries(data),
+        most_shown=_MOST_TRIES,
     )
 
 
 def arithmetic_of(judged: Judged) -> str:
     """In which arithmetic the figures were made, in words for a person."""
     if judged.arithmetic == "reference":
-        return (
-            f"Judged in the reference arithmetic on {judged.machine}: every 8-bit step as ONNX"
-            " defines it, which is what ARM and x86 with VNNI compute."
+        said = (
+            "Judged in the reference arithmetic: every 8-bit step as ONNX defines it, which ARM and"
+            f" x86 with VNNI follow but for the rounding of ties. Run on {judged.machine}"
         )
+        if judged.saturates:
+            return f"{said}, whose own kernels saturate in 16 bits and give other figures."
+        return f"{said}."
     said = f"Judged with the kernels of this machine, {judged.machine}"
     if judged.saturates is None:
         return f"{said}; whether its 8-bit products saturate is not known."
@@ -84,6 +93,20 @@ def figure_of(value: float | None, digits: int = 4) -> str:
 def _by_role(curves: Sequence[Curve]) -> list[Curve]:
     """FP32 first, then what is judged, then what it is contrasted with."""
     return sorted(curves, key=lambda curve: ("fp32", "int8", "naive").index(curve.role))
+
+
+def _tries(data: ReportData) -> list[dict[str, Any]]:
+    """The tries by their note, in order; for each column that not all have, whether any has it."""
+    notes = dict.fromkeys(candidate.note for candidate in data.tries)
+    groups: list[dict[str, Any]] = []
+    for note in notes:
+        rows = [candidate for candidate in data.tries if candidate.note == note]
+        has = {
+            column: any(getattr(row, column) is not None for row in rows)
+            for column in ("tar", "ms", "bytes", "passed")
+        }
+        groups.append({"note": note, "rows": rows, **has})
+    return groups
 
 
 def _speed(data: ReportData) -> tuple[Timing, Timing] | None:

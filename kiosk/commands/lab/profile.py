@@ -114,7 +114,8 @@ def _faces(folder: Path | None, *, aligned: bool) -> FaceSet:
 
 def _tell(found: Profile, faces: int) -> None:
     say(f"{found.machine}; {found.runtime}; the daemon's session settings")
-    say(f"{found.rounds} rounds in turn over {faces} face{'' if faces == 1 else 's'}, milliseconds")
+    rounds = f"{found.rounds} round{'' if found.rounds == 1 else 's'} in turn"
+    say(f"{rounds} over {faces} face{'' if faces == 1 else 's'}, milliseconds")
     say()
     heads = ["model", "threads", "min", "median", "mean", "p95", "session", "first run"]
     heads += ["peak MiB", "file MiB"] + ([f"min to {found.against}"] if found.against else [])
