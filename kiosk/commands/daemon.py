@@ -35,8 +35,10 @@ def run_daemon(options: argparse.Namespace) -> int:
     from kiosk.app import Kiosk
     from kiosk.clock import SystemClock
     from kiosk.journal import set_up
+    from kiosk.memory import keep_small
     from kiosk.signals import stop_at_signals
 
+    keep_small()
     settings = settings_of(options)
     clock = SystemClock()
     set_up(settings.journal, clock=clock)

@@ -13,7 +13,7 @@ import onnx
 from kiosk.errors import ModelError, UserError
 from kiosk.lab.agreement import Agreement, agreement
 from kiosk.lab.assemble import Plan, assemble
-from kiosk.lab.calibrate import write_ranges
+from kiosk.lab.calibrate import Method, write_ranges
 from kiosk.lab.faces import FaceSet
 from kiosk.lab.files import write_model
 from kiosk.lab.gate import Line, judge, passes
@@ -24,7 +24,7 @@ from kiosk.lab.progress import say
 from kiosk.lab.quantise import Recipe, in_int8, quantised, recipe_ranges_name, to_bytes
 from kiosk.lab.roc import Roc
 from kiosk.lab.runner import Arithmetic, embeddings, inputs_of, session_of
-from kiosk.lab.search import Found, Search
+from kiosk.lab.search import CALIBRATIONS, Found, Search
 from kiosk.lab.subject import Subject
 from kiosk.types import FloatArray
 
@@ -44,6 +44,7 @@ class Request:
     out: Path
     name: str
     threads: int = 2
+    calibrations: tuple[tuple[Method, float], ...] = CALIBRATIONS
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -141,7 +142,12 @@ class _Build:
             folder = Path(scratch)
             naive = self._naive(folder)
             search = Search(
-                subject, base, request.calibration.faces, folder, threads=request.threads
+                subject,
+                base,
+                request.calibration.faces,
+                folder,
+                threads=request.threads,
+                calibrations=request.calibrations,
             )
             found = search.run()
             files = {recipe_ranges_name(p.recipe): search.range_file(p) for p in found.plans}

@@ -93,7 +93,11 @@ class Found:
 
 
 class Search:
-    """One search over one model. `ranges` is a folder for files of calibrated ranges."""
+    """One search over one model.
+
+    `ranges` is a folder for files of calibrated ranges; `calibrations`, from the widest range to
+    the narrowest, are those to choose from.
+    """
 
     def __init__(
         self,
@@ -103,7 +107,9 @@ class Search:
         ranges: Path,
         *,
         threads: int,
+        calibrations: Sequence[tuple[Method, float]] = CALIBRATIONS,
     ) -> None:
+        self._calibrations = calibrations
         self._base, self._ranges, self._threads = base, ranges, threads
         self._inputs = inputs_of(faces, subject.input)
         self._output = subject.output_name
@@ -188,7 +194,7 @@ class Search:
         plain = Recipe(activations=kind, op_types=_OP_TYPES, exclude=exclude)
         recipes = [
             replace(plain, calibration=method, percentile=percentile)
-            for method, percentile in CALIBRATIONS
+            for method, percentile in self._calibrations
         ]
         scores = [self._try(graph, Plan("qdq", recipe, {}), "fit") for recipe in recipes]
         if kind == "U8":

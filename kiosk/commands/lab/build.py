@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kiosk.commands.console import add_json, complain, say, say_json, table
 from kiosk.commands.lab.options import (
@@ -14,6 +14,7 @@ from kiosk.commands.lab.options import (
     feeding_of,
     require_workshop,
 )
+from kiosk.errors import UserError
 
 if TYPE_CHECKING:
     from kiosk.lab.build import Built, Made
@@ -28,6 +29,12 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument("--name", metavar="NAME", help="begins the files' names; default: FP32's")
     parser.add_argument("--samples", type=int, metavar="N", help="at most so many for calibration")
+    parser.add_argument(
+        "--percentile",
+        type=float,
+        metavar="P",
+        help="calibrate with this percentile only, instead of choosing; 100 is MinMax",
+    )
     add_aligned(parser)
     add_feeding(parser)
     add_threads(parser)
@@ -50,6 +57,7 @@ def run(options: argparse.Namespace) -> int:
         out=options.out,
         name=options.name or options.model.stem.removesuffix("-fp32").removesuffix("_fp32"),
         threads=options.threads,
+        **calibrations_of(options.percentile),
     )
     built = build(request)
     if built.chosen is not None:
@@ -64,6 +72,16 @@ def run(options: argparse.Namespace) -> int:
             _complain(made)
         return 1
     return 0
+
+
+def calibrations_of(percentile: float | None) -> dict[str, Any]:
+    """The calibrations to choose from, as the command line narrows them."""
+    if percentile is None:
+        return {}
+    if not 50.0 < percentile <= 100.0:
+        raise UserError(f"--percentile: more than 50 to 100 expected, got {percentile}")
+    method = "MinMax" if percentile == 100.0 else "Percentile"
+    return {"calibrations": ((method, percentile),)}
 
 
 def _say(built: Built) -> None:
