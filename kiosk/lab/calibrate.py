@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -112,6 +113,20 @@ def _write_ranges(
             save_tensors_data(calibrator.compute_data(), target)
 
 
+def widen(path: Path, tensors: Iterable[str], factor: float) -> None:
+    """Make the ranges of these tensors in a file of `write_ranges` wider, both ends by `factor`."""
+    document = json.loads(path.read_text(encoding="utf-8"))
+    for name in tensors:
+        entry = document["data"].get(name, {})
+        for end in ("lowest", "highest"):
+            value = entry.get(end)
+            if isinstance(value, dict):
+                value["data"] = (np.asarray(value["data"]) * factor).tolist()
+            elif value is not None:
+                entry[end] = value * factor
+    path.write_text(json.dumps(document), encoding="utf-8")
+
+
 def read_ranges(path: Path) -> TensorsData:
     """A file that `write_ranges` wrote; ModelError for anything else."""
     try:
@@ -136,6 +151,18 @@ def channel_ranges(
             each = np.abs(values).max(axis=axes)
             largest[name] = each if name not in largest else np.maximum(largest[name], each)
     return largest
+
+
+def without_place(
+    model: onnx.ModelProto, values: FloatArray, tensors: Iterable[str]
+) -> tuple[str, ...]:
+    """Those of the tensors that hold one value for each channel of a face: no rows, no columns."""
+    names = list(tensors)
+    if not names:
+        return ()
+    outputs = next(outputs_over(session_of(exposing(model, names)), [values], names))
+    shapes = {name: output.shape for name, output in zip(names, outputs, strict=True)}
+    return tuple(name for name, shape in shapes.items() if set(shape[2:]) <= {1})
 
 
 def channel_means(

@@ -18,7 +18,7 @@ from kiosk.lab.advice import LayerError
 from kiosk.lab.agreement import agreement
 from kiosk.lab.assemble import Form, Plan, judged_graph, shipped_graph
 from kiosk.lab.bias import Corrections, corrections
-from kiosk.lab.calibrate import Method, channel_ranges, write_ranges
+from kiosk.lab.calibrate import Method, channel_ranges, widen, without_place, write_ranges
 from kiosk.lab.equalise import factors_of, streams
 from kiosk.lab.faces import Face
 from kiosk.lab.graph import Net
@@ -47,6 +47,9 @@ _LIKE = 0.0003
 # Above the gate's own limits: held-out faces may be harder than those searched on.
 LEAST_MEAN, LEAST_MIN = 0.9957, 0.984
 MOST_TAR_DROP = 0.005
+# Where a tensor holds one value of each channel for a face, a few hundred faces say little of its
+# range, and equalisation has made its channels alike on those very faces: others reach further.
+SCARCE_FACTOR = 2.0
 _OP_TYPES = ("Conv", "Gemm", "MatMul", "Add")
 _TUNING_SHARE = 4
 _TUNING_MOST, _SENSITIVITY_MOST, _BIAS_MOST = 48, 12, 32
@@ -115,6 +118,8 @@ class Search:
         self._output = subject.output_name
         people = Identities.of(faces)
         self._people = people
+        joined = [name for stream in streams(Net(base)) for name in stream.tensors]
+        self._scarce = without_place(base, self._inputs[0], joined)
         held = people.every(_TUNING_SHARE)
         self._tuning = _thinned([i for i in range(len(faces)) if i in held], _TUNING_MOST)
         self._fit = [values for i, values in enumerate(self._inputs) if i not in held]
@@ -182,6 +187,7 @@ class Search:
                 percentile=recipe.percentile,
                 op_types=recipe.op_types,
             )
+            widen(path, self._scarce, SCARCE_FACTOR)
         return path
 
     def _calibration(self, graph: onnx.ModelProto, kind: Kind) -> Recipe:
