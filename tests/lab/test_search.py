@@ -23,18 +23,17 @@ def subject(tmp_path):
     return subject_of(mobile(0), tmp_path / "fp32.onnx")
 
 
-@pytest.fixture
-def short(monkeypatch):
-    """Two calibrations instead of four, the limits of a net of random weights."""
-    monkeypatch.setattr(module, "CALIBRATIONS", (("MinMax", 100.0), ("Percentile", 99.99)))
+# Two calibrations instead of four: time.
+SHORT = (("MinMax", 100.0), ("Percentile", 99.99))
 
 
 def search_of(subject, faces, tmp_path):
     (tmp_path / "ranges").mkdir(exist_ok=True)
-    return Search(subject, base_of(subject), faces, tmp_path / "ranges", threads=1)
+    return Search(
+        subject, base_of(subject), faces, tmp_path / "ranges", threads=1, calibrations=SHORT
+    )
 
 
-@pytest.mark.usefixtures("short")
 def test_a_search_ends_with_plans_that_can_be_assembled(subject, faces, tmp_path):
     """Each plan's file is made from its ranges; every layer was measured; tries are told."""
     search = search_of(subject, faces, tmp_path)
@@ -52,7 +51,6 @@ def test_a_search_ends_with_plans_that_can_be_assembled(subject, faces, tmp_path
         assert judged_graph(graph, plan, search.range_file(plan)) == made.judged
 
 
-@pytest.mark.usefixtures("short")
 def test_nobody_who_judges_is_calibrated_on(subject, faces, tmp_path, monkeypatch):
     """Until plans are found no range is taken from the people judged on; then all are used."""
     seen, original = [], module.write_ranges
@@ -84,7 +82,6 @@ def test_nobody_who_judges_is_calibrated_on(subject, faces, tmp_path, monkeypatc
     assert all(set(inputs) == set(pictures) for name, inputs in seen if name.startswith("all-"))
 
 
-@pytest.mark.usefixtures("short")
 def test_a_search_without_success_names_the_best(subject, faces, tmp_path, monkeypatch):
     """Limits that nothing reaches: how many were tried, and how near the best came."""
     monkeypatch.setattr(module, "LEAST_MEAN", 1.1)
@@ -92,7 +89,6 @@ def test_a_search_without_success_names_the_best(subject, faces, tmp_path, monke
         search_of(subject, faces, tmp_path).run()
 
 
-@pytest.mark.usefixtures("short")
 def test_a_graph_without_an_integer_form_keeps_the_other_one(subject, faces, tmp_path, monkeypatch):
     """What cannot be had with channels last is no candidate, and no reason to give up."""
 
