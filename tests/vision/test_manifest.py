@@ -70,12 +70,16 @@ def test_models_to_bring_are_pinned_and_not_shipped(model_id):
 
 
 def test_files_of_one_space_are_one_model():
-    """The default embedder and its plain form may share a gallery; nobody else joins them."""
+    """The default embedder, its plain form and its INT8 files share a gallery; nobody else does."""
     spaces = {}
     for entry in load_manifest().entries:
         if entry.kind == "embedder":
             spaces.setdefault(entry.space, set()).add(entry.id)
-    assert spaces.pop("mobilefacenet-192-4pt") == {"mobilefacenet-fp32", "mobilefacenet-prelu-fp32"}
+    int8 = {
+        f"mobilefacenet-int8-{form}-{kind}" for form in ("qdq", "nhwc") for kind in ("s8", "u8")
+    }
+    fp32 = {"mobilefacenet-fp32", "mobilefacenet-prelu-fp32"}
+    assert spaces.pop("mobilefacenet-192-4pt") == fp32 | int8
     assert all(len(ids) == 1 for ids in spaces.values())
 
 
