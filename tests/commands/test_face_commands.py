@@ -92,7 +92,7 @@ def test_models_check_proves_hashes_and_golden_faces(capsys):
     """Every shipped file has its pinned hash and gives its golden embeddings."""
     status, out, _ = run(capsys, "models", "check")
     assert status == 0
-    assert out.count("golden faces at cosine") == 2
+    assert out.count("golden faces at cosine") == 6
 
 
 def test_models_list_names_what_users_may_bring(capsys):

@@ -79,7 +79,9 @@ def test_a_folder_without_the_sources_is_named(tmp_path, capsys):
 def test_the_command_agrees_with_the_manifest(tflite_dir, tmp_path, capsys):
     """Three files are written, each with its hash as pinned."""
     assert convert.main(["--from", str(tflite_dir), "--out", str(tmp_path)]) == 0
-    shipped = [entry for entry in load_manifest().entries if entry.shipped]
+    shipped = [
+        entry for entry in load_manifest().entries if entry.shipped and "int8" not in entry.id
+    ]
     assert {path.name for path in tmp_path.iterdir()} == {e.path.name for e in shipped}
     said = capsys.readouterr().out
     assert said.count("as pinned") == len(shipped)

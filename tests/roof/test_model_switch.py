@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import random
 import urllib.request
 
@@ -19,6 +20,7 @@ from kiosk.outbox.store import Outbox
 from kiosk.reception import Reception
 from kiosk.types import Receipt, ReceiptStatus
 from kiosk.vault import open_vault
+from kiosk.vision import manifest as manifest_module
 from kiosk.vision.picture import load_picture
 from kiosk.vision.pipeline import open_pipeline
 
@@ -63,6 +65,17 @@ def two_walk_ups(people):
             Replay(str(people / "collins.jpg"), seconds=1.5, gamma=2.0, zoom=1.5),
         ),
     )
+
+
+@pytest.fixture(autouse=True)
+def _no_other_int8(monkeypatch):
+    """The INT8 file of a test competes with FP32 alone, not with those that are shipped."""
+    read = manifest_module.read_folder
+
+    def without(folder):
+        return [e for e in read(folder) if not (e.shipped and "int8" in e.id)]
+
+    monkeypatch.setattr(manifest_module, "read_folder", without)
 
 
 @pytest.fixture
@@ -188,8 +201,20 @@ def test_rubbish_never_sees_a_face(day, int8_folder, caplog):
     assert "to the golden faces expected" in refused["reason"]
 
 
-def test_the_daemon_goes_on_with_fp32(daemon, server, people, int8_folder, tmp_path):
+# What the fixture above does, for the processes of a daemon.
+WITHOUT_SHIPPED_INT8 = """
+import kiosk.vision.manifest as m
+read = m.read_folder
+m.read_folder = lambda folder: [e for e in read(folder) if not (e.shipped and "int8" in e.id)]
+"""
+
+
+def test_the_daemon_goes_on_with_fp32(daemon, server, people, int8_folder, tmp_path, monkeypatch):
     """As a process: the switch is in journal and status, each person reaches the server once."""
+    (tmp_path / "patch").mkdir()
+    (tmp_path / "patch" / "sitecustomize.py").write_text(WITHOUT_SHIPPED_INT8, encoding="utf-8")
+    path = os.pathsep.join(filter(None, (str(tmp_path / "patch"), os.environ.get("PYTHONPATH"))))
+    monkeypatch.setenv("PYTHONPATH", path)
     folder = int8_folder("overflows")
     glare = tmp_path / "glare.jpg"
     pixels = cv2.imread(str(people / "collins.jpg"))
