@@ -10,9 +10,9 @@ import ctypes
 
 # malloc.h
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
-# A frame of 1280x720 and a network's largest tensor are below it: they are used again, not mapped
-# anew each time.
-_THRESHOLD_BYTES = 4 * 1024 * 1024
+# Smaller blocks are used again; a larger one is mapped for its time, which costs a fraction of a
+# millisecond.
+_THRESHOLD_BYTES = 1024 * 1024
 _ARENAS = 2
 
 

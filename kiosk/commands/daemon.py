@@ -32,13 +32,15 @@ def run_daemon(options: argparse.Namespace) -> int:
     libraries takes seconds on a Pi.
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from kiosk.memory import keep_small
+
+    # Before the libraries are loaded: their threads would have arenas already.
+    keep_small()
     from kiosk.app import Kiosk
     from kiosk.clock import SystemClock
     from kiosk.journal import set_up
-    from kiosk.memory import keep_small
     from kiosk.signals import stop_at_signals
 
-    keep_small()
     settings = settings_of(options)
     clock = SystemClock()
     set_up(settings.journal, clock=clock)

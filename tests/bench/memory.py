@@ -48,12 +48,14 @@ def settings_in(folder, page_port=0):
 
 def run(folder, frames):
     """A kiosk that sees as fast as it can, with somebody enrolled and a server away."""
+    from kiosk.memory import keep_small
+
+    # As the daemon does, before its libraries are loaded.
+    keep_small()
     from kiosk import app
     from kiosk.clock import SystemClock
     from kiosk.control import ask
-    from kiosk.memory import keep_small
 
-    keep_small()
     settings = settings_in(folder, free_port())
     stop, sizes = threading.Event(), []
 
