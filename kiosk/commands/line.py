@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from kiosk import __version__
-from kiosk.commands import checks, daemon, demo, faces, gallery, lab, models, outbox
+from kiosk.commands import checks, daemon, demo, faces, gallery, key, lab, models, outbox
 from kiosk.commands.console import complain
 from kiosk.errors import KioskError, UserError
 
@@ -27,7 +27,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument("--debug", action="store_true", help="show traces of errors")
     commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
-    for module in (daemon, outbox, demo, checks, faces, gallery, models, lab):
+    for module in (daemon, outbox, demo, checks, faces, gallery, key, models, lab):
         module.register(commands)
     return parser.parse_args(arguments)
 
