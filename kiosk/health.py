@@ -7,6 +7,7 @@ import platform
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ from kiosk.commands.desk import perform
 from kiosk.commands.outbox import queue_words
 from kiosk.config import Settings
 from kiosk.control import ask, daemon_listens
-from kiosk.errors import KioskError, LinkDownError, UplinkPausedError
+from kiosk.errors import CameraError, KioskError, LinkDownError, UplinkPausedError
 from kiosk.folder import folder_problem
 from kiosk.people import AS_SAVED
 from kiosk.reach import reach
@@ -55,7 +56,7 @@ def examine(path: Path) -> list[Finding]:
         problems = getattr(error, "problems", ()) or (str(error),)
         return [*findings, *(Finding("configuration", "failed", text) for text in problems)]
     findings.append(Finding("configuration", "ok", str(path)))
-    findings += [*_models(settings), *_folders(settings)]
+    findings += [*_models(settings), *_folders(settings), _camera(settings)]
     findings += [*_daemon(settings), *_server(settings)]
     return [*findings, *_gallery(settings)]
 
@@ -136,6 +137,35 @@ def _folders(settings: Settings) -> Iterator[Finding]:
         else:
             found = f"{folder} cannot be written by this user"
             yield Finding(what, "failed", found, "run as the kiosk's user, or mend owner and mode")
+
+
+def _camera(settings: Settings) -> Finding:
+    """Whether there is one; it is not opened, for the daemon may have it."""
+    camera = settings.camera
+    match camera.source:
+        case "replay":
+            missing = [replay.path for replay in camera.replay if not Path(replay.path).exists()]
+            if missing:
+                found = f"camera.replay: nothing is at {', '.join(missing)}"
+                return Finding("camera", "failed", found, "put it there or mend camera.replay")
+            return Finding("camera", "ok", f"replay of {len(camera.replay)}")
+        case "v4l2":
+            from kiosk.capture.v4l2 import check_device, device_path
+
+            try:
+                check_device(device_path(camera.device))
+            except CameraError as error:
+                return Finding("camera", "failed", error.message, error.hint)
+            return Finding("camera", "ok", f"{device_path(camera.device)} is there")
+    if find_spec("picamera2") is None:
+        return Finding(
+            "camera",
+            "failed",
+            "picamera2: the library expected, it is not installed for this Python",
+            "apt install python3-picamera2 and make the environment with --system-site-packages,"
+            " or set camera.source",
+        )
+    return Finding("camera", "ok", f"picamera2 is installed, camera {camera.device or '0'}")
 
 
 def _gallery(settings: Settings) -> Iterator[Finding]:

@@ -123,3 +123,32 @@ def test_a_daemon_that_cannot_deliver_is_told(findings, tmp_path, online, aside,
     assert found["daemon"]["verdict"] == "ok"
     assert found["delivery"]["verdict"] == verdict
     assert "3 waiting" in found["delivery"]["found"]
+
+
+@pytest.mark.parametrize(
+    ("camera", "words"),
+    [
+        ('source = "v4l2"\ndevice = "/dev/no-camera"', "/dev/no-camera: a V4L2 camera expected"),
+        ('source = "v4l2"\ndevice = "/etc/hostname"', "it is not a device"),
+        ('source = "replay"\nreplay = [{path = "/no/video.mp4"}]', "/no/video.mp4"),
+        ("", "picamera2"),
+    ],
+)
+def test_a_camera_that_is_not_there_has_failed(findings, monkeypatch, camera, words):
+    """Each source is looked for without being opened, and the advice says what to do."""
+    monkeypatch.setattr("kiosk.health.find_spec", lambda _: None)
+    found = findings(more=f"[camera]\n{camera}\n")["camera"]
+    assert found["verdict"] == "failed"
+    assert words in found["found"]
+    assert found["advice"]
+
+
+@pytest.mark.parametrize(
+    "camera",
+    ['source = "v4l2"\ndevice = "/dev/null"', 'source = "replay"\nreplay = [{path = "/"}]', ""],
+)
+def test_a_camera_that_is_there_is_not_opened(findings, monkeypatch, camera):
+    """A daemon may hold it: it is enough that it is there."""
+    monkeypatch.setattr("kiosk.health.find_spec", lambda name: name)
+    monkeypatch.setattr("cv2.VideoCapture", None)
+    assert findings(more=f"[camera]\n{camera}\n")["camera"]["verdict"] == "ok"
