@@ -199,3 +199,13 @@ def test_a_broken_pipe_elsewhere_is_told(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr("kiosk.commands.checks.load", broken)
     status, _, err = run(capsys, "check-config", tmp_path)
     assert (status, "BrokenPipeError" in err) == (1, True)
+
+
+@pytest.mark.parametrize("command", ["embed", "compare"])
+def test_a_model_that_nobody_knows_is_the_callers_mistake(capsys, people, command):
+    """One line that names the option, status 2; a picture that fails keeps its status 1."""
+    pictures = [people / "obama.jpg"] * 2
+    status, out, err = run(capsys, command, "--model", "nix", *pictures)
+    assert (status, out) == (2, "")
+    (line,) = err.splitlines()
+    assert line.startswith("kiosk: --model: embedder model 'nix' is in no manifest")
