@@ -175,9 +175,11 @@ class ControlServer:
     def _serve(self, connection: socket.socket) -> None:
         """The body of one connection's thread."""
         try:
-            reply = self._answer(self._received(connection))
-            connection.settimeout(REQUEST_S)
-            connection.sendall(_packed(reply))
+            message = self._received(connection)
+            if message is not None:
+                reply = self._answer(message)
+                connection.settimeout(REQUEST_S)
+                connection.sendall(_packed(reply))
         except (OSError, ValueError) as error:
             _tell_refused(error)
         finally:
@@ -185,8 +187,11 @@ class ControlServer:
                 self._served.pop(connection, None)
                 connection.close()
 
-    def _received(self, connection: socket.socket) -> bytes:
-        """One message within REQUEST_S as a whole, however slowly it drips."""
+    def _received(self, connection: socket.socket) -> bytes | None:
+        """One message within REQUEST_S as a whole, however slowly it drips.
+
+        None from a peer that ends before its first byte: `daemon_listens` only looks.
+        """
         deadline_ns = self._clock.boottime_ns() + int(REQUEST_S * NS_PER_S)
 
         def hurry() -> None:
@@ -195,6 +200,9 @@ class ControlServer:
                 raise TimeoutError(f"expected a whole request within {REQUEST_S:g} s")
             connection.settimeout(left_s)
 
+        hurry()
+        if not connection.recv(1, socket.MSG_PEEK):
+            return None
         length = _length_in(_exactly(connection, _LENGTH.size, hurry))
         return _exactly(connection, length, hurry)
 

@@ -6,6 +6,7 @@ KioskError
 │   ├── PictureError          a file is no picture, or no usable one
 │   └── GalleryError          unknown person, another model's gallery, too like somebody else
 ├── ModelError                a model file is missing, damaged or not what the manifest says
+│   └── UnknownModelError     no manifest has a model of that id
 ├── EmbeddingError            a vector that is no embedding (constant, not finite, empty)
 │   └── SpaceMismatchError    two embeddings of different spaces were to be compared
 ├── WireError                 bytes that are not what the protocol says
@@ -82,6 +83,10 @@ class GalleryError(UserError):
 
 class ModelError(KioskError):
     """A model file is missing, damaged, or not what the manifest says."""
+
+
+class UnknownModelError(ModelError):
+    """No manifest has a model of that id."""
 
 
 class EmbeddingError(KioskError):

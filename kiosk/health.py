@@ -7,6 +7,7 @@ import platform
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,11 +15,13 @@ from kiosk import config
 from kiosk.changeover import in_words
 from kiosk.clock import SystemClock
 from kiosk.commands.desk import perform
+from kiosk.commands.outbox import queue_words
 from kiosk.config import Settings
-from kiosk.control import daemon_listens
-from kiosk.errors import KioskError
+from kiosk.control import ask, daemon_listens
+from kiosk.errors import CameraError, KioskError, LinkDownError, UplinkPausedError
 from kiosk.folder import folder_problem
 from kiosk.people import AS_SAVED
+from kiosk.reach import reach
 from kiosk.state import OUTBOX_FILE
 from kiosk.types import Trust
 from kiosk.vision.canary import check_entry
@@ -45,7 +48,7 @@ class Finding:
 
 
 def examine(path: Path) -> list[Finding]:
-    """Every check that needs no daemon; without a configuration those that need none."""
+    """Every check that can be made here and now; without a configuration those that need none."""
     findings = [_software(), _clock(), _liveness()]
     try:
         settings = config.load(path)
@@ -53,7 +56,8 @@ def examine(path: Path) -> list[Finding]:
         problems = getattr(error, "problems", ()) or (str(error),)
         return [*findings, *(Finding("configuration", "failed", text) for text in problems)]
     findings.append(Finding("configuration", "ok", str(path)))
-    findings += [*_models(settings), *_folders(settings), _daemon(settings), _server(settings)]
+    findings += [*_models(settings), *_folders(settings), _camera(settings)]
+    findings += [*_daemon(settings), *_server(settings)]
     return [*findings, *_gallery(settings)]
 
 
@@ -135,6 +139,35 @@ def _folders(settings: Settings) -> Iterator[Finding]:
             yield Finding(what, "failed", found, "run as the kiosk's user, or mend owner and mode")
 
 
+def _camera(settings: Settings) -> Finding:
+    """Whether there is one; it is not opened, for the daemon may have it."""
+    camera = settings.camera
+    match camera.source:
+        case "replay":
+            missing = [replay.path for replay in camera.replay if not Path(replay.path).exists()]
+            if missing:
+                found = f"camera.replay: nothing is at {', '.join(missing)}"
+                return Finding("camera", "failed", found, "put it there or mend camera.replay")
+            return Finding("camera", "ok", f"replay of {len(camera.replay)}")
+        case "v4l2":
+            from kiosk.capture.v4l2 import check_device, device_path
+
+            try:
+                check_device(device_path(camera.device))
+            except CameraError as error:
+                return Finding("camera", "failed", error.message, error.hint)
+            return Finding("camera", "ok", f"{device_path(camera.device)} is there")
+    if find_spec("picamera2") is None:
+        return Finding(
+            "camera",
+            "failed",
+            "picamera2: the library expected, it is not installed for this Python",
+            "apt install python3-picamera2 and make the environment with --system-site-packages,"
+            " or set camera.source",
+        )
+    return Finding("camera", "ok", f"picamera2 is installed, camera {camera.device or '0'}")
+
+
 def _gallery(settings: Settings) -> Iterator[Finding]:
     """Whether the gallery is the newest one, and fits the model in use; nothing before a start."""
     if not (Path(settings.paths.state_dir) / OUTBOX_FILE).exists():
@@ -165,23 +198,49 @@ def _enrolment(settings: Settings, found: dict[str, Any]) -> Finding:
     return Finding("enrolment", verdict, "; ".join(lines), advice)
 
 
-def _daemon(settings: Settings) -> Finding:
-    if daemon_listens(settings.paths.runtime_dir):
-        return Finding("daemon", "ok", "answers on its control socket")
-    return Finding("daemon", "warning", "not running", "kiosk run --config FILE")
-
-
-def _server(settings: Settings) -> Finding:
-    server = settings.server
-    if config.sends_in_the_clear(server):
-        return Finding(
-            "server", "warning", f"{server.url}: plain http", "use https: a token is like a photo"
+def _daemon(settings: Settings) -> Iterator[Finding]:
+    """Whether it runs, and whether it gets rid of what it records."""
+    if not daemon_listens(settings.paths.runtime_dir):
+        yield Finding("daemon", "warning", "not running", "kiosk run --config FILE")
+        return
+    try:
+        status = ask(settings.paths.runtime_dir, "status")
+    except KioskError as error:
+        yield Finding("daemon", "failed", error.message, error.hint)
+        return
+    yield Finding("daemon", "ok", "answers on its control socket")
+    queue = queue_words(status["outbox"])
+    if status["online"] is False:
+        yield Finding(
+            "delivery",
+            "warning",
+            f"the server did not take the last event: {queue}",
+            "the journal says why at uplink.failing; everything is kept meanwhile",
         )
+    elif status["outbox"]["quarantined"]:
+        advice = "`kiosk outbox quarantine` says why, `kiosk outbox retry` sends it once more"
+        yield Finding("delivery", "warning", f"the server refused events: {queue}", advice)
+    else:
+        yield Finding("delivery", "ok", queue)
+
+
+def _server(settings: Settings) -> Iterator[Finding]:
+    """What the configuration gives up, and whether anybody answers there now."""
+    server, what = settings.server, "server settings"
+    if config.sends_in_the_clear(server):
+        found = f"{server.url}: plain http"
+        yield Finding(what, "warning", found, "use https: a token is like a photo")
     if server.accept_plain_receipts:
-        return Finding(
-            "server",
+        yield Finding(
+            what,
             "warning",
             "any 2xx ends an event, a captive portal's too",
             "use a server that sends receipts",
         )
-    return Finding("server", "ok", server.url)
+    try:
+        yield Finding("server", "ok", reach(server))
+    except LinkDownError as error:
+        # The kiosk works without: it keeps what it records until somebody answers.
+        yield Finding("server", "warning", error.message, error.hint)
+    except UplinkPausedError as error:
+        yield Finding("server", "failed", error.message, error.hint)

@@ -185,6 +185,12 @@ class People:
             raise GalleryError(
                 f"a person's id: expected {EMPLOYEE_EXPECTED}, got {quoted(template.person)}"
             )
+        # The server has ids in its paths. Whoever has such a name already keeps it.
+        if "/" in template.person and template.person not in self._holder.gallery.people():
+            raise GalleryError(
+                f"a person's id: expected one without /, got {quoted(template.person)}",
+                hint="the server takes no such id",
+            )
         dim = self._dims.get(template.embedding.space)
         if dim is None:
             raise GalleryError(

@@ -127,6 +127,22 @@ def open_state(settings: Settings) -> State:
         raise
 
 
+def read_identity(settings: Settings) -> tuple[str, Vault]:
+    """Device id and vault, whether or not another process holds the state.
+
+    Whoever holds it has made both files, and nobody ever changes them. Without a holder they are
+    made as at a first start. Raises what `open_state` does, but for the lock.
+    """
+    try:
+        state = open_state(settings)
+    except OutboxLockedError:
+        folder = Path(settings.paths.state_dir)
+        _check_identity(folder)
+        return device_id(folder), open_vault(folder)
+    state.close()
+    return state.device, state.vault
+
+
 def _check_identity(folder: Path) -> None:
     """Without its secret and id sealed data is lost: new ones in their place would hide that."""
     sealed = [name for name in (GALLERY_FILE, OUTBOX_FILE) if (folder / name).exists()]

@@ -32,8 +32,7 @@ class V4L2Camera:
     """
 
     def __init__(self, settings: config.Camera, clock: Clock) -> None:
-        device = settings.device
-        self.name = f"/dev/video{device}" if device.isdecimal() else device
+        self.name = device_path(settings.device)
         self._settings = settings
         self._clock = clock
         self._reader: _Reader | None = None
@@ -41,7 +40,7 @@ class V4L2Camera:
     def open(self) -> None:
         """Open the device with MJPG first, then size and rate, and begin to read it."""
         self.close()
-        _check(Path(self.name))
+        check_device(self.name)
         capture = within(
             _OPEN_S, f"open {self.name}", self._opened, discard=lambda late: late.release()
         )
@@ -155,8 +154,14 @@ class _Reader:
         self.slot.put(Frame(np.asarray(pixels, dtype=np.uint8), seen, self._name))
 
 
-def _check(device: Path) -> None:
-    """What the file system knows beforehand says more than OpenCV, which says nothing."""
+def device_path(device: str) -> str:
+    """The path that `camera.device` stands for."""
+    return f"/dev/video{device}" if device.isdecimal() else device
+
+
+def check_device(name: str) -> None:
+    """CameraError for what the file system knows; OpenCV says nothing. The device stays closed."""
+    device = Path(name)
     if not device.exists():
         raise CameraError(
             f"{device}: a V4L2 camera expected, nothing is there", hint=_alternatives()

@@ -10,7 +10,7 @@ import msgspec
 
 from kiosk.commands.console import add_json, complain, say, say_json
 from kiosk.config import Models, load
-from kiosk.errors import KioskError, PictureError
+from kiosk.errors import KioskError, PictureError, UnknownModelError, UserError
 
 if TYPE_CHECKING:
     from kiosk.vision.pipeline import FacePipeline, FoundFace
@@ -42,6 +42,7 @@ def open_eyes(
     Models of `config` are known too. Without `matching` one that has no threshold will do.
     """
     from kiosk.clock import SystemClock
+    from kiosk.vision.manifest import load_manifest
     from kiosk.vision.pipeline import open_pipeline
 
     models = Models(embedder=model, extra_dirs=tuple(models_dirs), prefer="exact")
@@ -51,6 +52,11 @@ def open_eyes(
         extra = (*settings.models.extra_dirs, *models.extra_dirs)
         models = msgspec.structs.replace(models, extra_dirs=extra)
         state_dir = Path(settings.paths.state_dir)
+    try:
+        load_manifest(models.extra_dirs, state_dir).get(model, "embedder")
+    except UnknownModelError as error:
+        # Here the caller names it, not a configuration that a daemon runs on.
+        raise UserError(f"--model: {error.message}", hint=error.hint) from error
     return open_pipeline(
         models,
         clock=SystemClock(),

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import os
+import select
 import signal
+import sys
 import traceback
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from kiosk import __version__
-from kiosk.commands import checks, daemon, demo, faces, gallery, lab, models, outbox
+from kiosk.commands import checks, daemon, demo, faces, gallery, key, lab, models, outbox
 from kiosk.commands.console import complain
 from kiosk.errors import KioskError, UserError
+
+_UNREAD = 128 + signal.SIGPIPE
 
 
 class _Parser(argparse.ArgumentParser):
@@ -27,14 +32,27 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument("--debug", action="store_true", help="show traces of errors")
     commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
-    for module in (daemon, outbox, demo, checks, faces, gallery, models, lab):
+    for module in (daemon, outbox, demo, checks, faces, gallery, key, models, lab):
         module.register(commands)
     return parser.parse_args(arguments)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run one command; its exit status is 0, 1 for a failure, 2 for a mistake of the user's."""
+    """Run one command; its exit status is 0, 1 for a failure, 2 for a mistake of the user's.
+
+    141, without a word, when whoever read the output has gone: `kiosk ... | head`.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        status = _run(options)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _let_go()
+        return _UNREAD
+    return status
+
+
+def _run(options: argparse.Namespace) -> int:
     try:
         return int(options.action(options))
     except KioskError as error:
@@ -47,12 +65,34 @@ def run(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         complain("kiosk: interrupted")
         return 130
-    except Exception as error:  # noqa: BLE001 - told in one line below
+    except Exception as error:
+        if isinstance(error, BrokenPipeError) and _unread(sys.stdout):
+            raise
         # The top of the main thread. What is on disk is whole: every change of it is.
         if options.debug:
             traceback.print_exc()
         complain(f"kiosk: a fault of its own, {_told(error)}; kiosk --debug ... shows the trace")
         return KioskError.exit_status
+
+
+def _unread(stream: TextIO) -> bool:
+    """Whether it is a pipe or the like whose reader has gone."""
+    try:
+        descriptor = stream.fileno()
+    except (OSError, ValueError):
+        return False
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return any(happened & select.POLLERR for _, happened in poll.poll(0))
+
+
+def _let_go() -> None:
+    """Nothing more can be written, and the interpreter's own flush at the end must not fail."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        if _unread(stream):
+            os.dup2(null, stream.fileno())
+    os.close(null)
 
 
 def _told(error: Exception) -> str:

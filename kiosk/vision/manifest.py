@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from kiosk.config import Settings
-from kiosk.errors import ModelError
+from kiosk.errors import ModelError, UnknownModelError
 from kiosk.wire.f2 import MAX_DIM, MIN_DIM
 from kiosk.wire.jsontext import quoted
 from kiosk.wire.message import SPACE, SPACE_EXPECTED
@@ -102,7 +102,7 @@ class Manifest:
         if model_id in known:
             return known[model_id]
         near = difflib.get_close_matches(model_id, known, n=1)
-        raise ModelError(
+        raise UnknownModelError(
             f"{kind} model {model_id!r} is in no manifest, known: {', '.join(known)}",
             hint=f"did you mean {near[0]}?" if near else "`kiosk models list` shows all",
         )

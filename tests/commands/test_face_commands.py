@@ -168,3 +168,44 @@ def test_nested_brackets_are_one_line(capsys, tmp_path):
     status, out, err = run(capsys, "check-config", path)
     assert (status, out) == (2, "")
     assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("both", [False, True])
+def test_output_that_nobody_reads_ends_it_silently(unbuffered, both):
+    """`kiosk ... | head`: status 141 as of any other program, and no trace."""
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "kiosk", "models", "list"],
+            stdout=write_end,
+            stderr=write_end if both else subprocess.PIPE,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+            check=False,
+            timeout=60,
+        )
+    finally:
+        os.close(write_end)
+    assert (done.returncode, done.stderr or b"") == (141, b"")
+
+
+def test_a_broken_pipe_elsewhere_is_told(capsys, monkeypatch, tmp_path):
+    """Only standard output's reader may end a command without a word."""
+
+    def broken(*_, **__):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("kiosk.commands.checks.load", broken)
+    status, _, err = run(capsys, "check-config", tmp_path)
+    assert (status, "BrokenPipeError" in err) == (1, True)
+
+
+@pytest.mark.parametrize("command", ["embed", "compare"])
+def test_a_model_that_nobody_knows_is_the_callers_mistake(capsys, people, command):
+    """One line that names the option, status 2; a picture that fails keeps its status 1."""
+    pictures = [people / "obama.jpg"] * 2
+    status, out, err = run(capsys, command, "--model", "nix", *pictures)
+    assert (status, out) == (2, "")
+    (line,) = err.splitlines()
+    assert line.startswith("kiosk: --model: embedder model 'nix' is in no manifest")

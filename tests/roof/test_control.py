@@ -318,3 +318,15 @@ def test_connections_have_a_bound(serve, folder, connect, monkeypatch):
     held = [connect(), connect()]
     wait_until(lambda: len(server._served) == len(held))
     assert connect().recv(1) == b""
+
+
+@pytest.mark.parametrize(("said", "refusals"), [(b"", 0), (b"\0", 1), (b"\0\0\0\x05", 1)])
+def test_who_only_looks_is_not_refused(serve, connect, caplog, said, refusals):
+    """Every command looks whether a daemon listens: no line for that, one for half a request."""
+    serve()
+    connection = connect()
+    connection.sendall(said)
+    connection.shutdown(socket.SHUT_WR)
+    # The daemon closes its end after it has said what it has to say.
+    assert connection.recv(1) == b""
+    assert [r.message for r in caplog.records].count("control.refused") == refusals

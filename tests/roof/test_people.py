@@ -93,6 +93,16 @@ def test_whoever_the_wire_refuses_cannot_be_enrolled(start, person):
     assert people.listing()["people"] == {}
 
 
+def test_a_slash_is_refused_unless_the_person_is_there_already(start, state):
+    """The server's paths hold ids: a new one has no slash, an old one stays and may be renewed."""
+    with pytest.raises(GalleryError, match="a person's id: expected one without /, got"):
+        start().enrol([template("a/b")])
+    state.save_gallery(Gallery([template("a/b")]))
+    people = start()
+    assert people.enrol([template("a/b", seed=2)]) == {"people": {"a/b": 2}}
+    assert people.remove("a/b") == {"removed": "a/b"}
+
+
 def test_a_face_of_another_model_is_refused(start):
     """It would never be matched: another space is named, whatever its dimension."""
     with pytest.raises(GalleryError, match="a face of space test-64 expected, got other"):

@@ -1,0 +1,154 @@
+"""`kiosk doctor`: what it says of the server, the daemon's deliveries and the camera."""
+
+import json
+import socket
+import socketserver
+import threading
+
+import pytest
+
+from kiosk.clock import SystemClock
+from kiosk.control import ControlServer
+
+
+@pytest.fixture
+def findings(kiosk, config):
+    """A function that runs doctor with a URL and more text: its findings by what they are about."""
+
+    def run(url="http://127.0.0.1:9", more="", server=""):
+        path = config(more)
+        path.write_text(path.read_text().replace('"http://127.0.0.1:9"', f'"{url}"\n{server}'))
+        _, out, _ = kiosk("doctor", "--config", path, "--json")
+        return {found["what"]: found for found in json.loads(out)}
+
+    return run
+
+
+@pytest.fixture
+def listening():
+    """A function that answers every connection with some bytes; its port."""
+    servers = []
+
+    def start(reply):
+        class Answer(socketserver.BaseRequestHandler):
+            def handle(self):
+                self.request.recv(4096)
+                self.request.sendall(reply)
+
+        server = socketserver.TCPServer(("127.0.0.1", 0), Answer)
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        servers.append((server, thread))
+        return server.server_address[1]
+
+    yield start
+    for server, thread in servers:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def head(status):
+    return f"HTTP/1.1 {status} x\r\nContent-Length: 0\r\n\r\n".encode()
+
+
+@pytest.mark.parametrize(
+    ("reply", "verdict", "words"),
+    [
+        (head(200), "ok", "answers (status 200)"),
+        (head(404), "ok", "answers (status 404)"),
+        (head(401), "ok", "answers (status 401)"),
+        (head(302), "warning", "status 302"),
+        (head(503), "warning", "status 503"),
+        (b"220 mail\r\n", "warning", "expected an HTTP reply"),
+        (b"", "warning", "expected an HTTP reply"),
+    ],
+)
+def test_the_server_is_asked(findings, listening, reply, verdict, words):
+    """Whoever answers by HTTP is reached, a plain server's 404 too; other answers are told."""
+    found = findings(f"http://127.0.0.1:{listening(reply)}")["server"]
+    assert found["verdict"] == verdict
+    assert words in found["found"]
+    assert bool(found["advice"]) is (verdict != "ok")
+
+
+def test_a_closed_port_is_a_warning(findings):
+    """The kiosk keeps what it records: nobody there is told, and is no failure of this machine."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        found = findings(f"http://127.0.0.1:{probe.getsockname()[1]}")["server"]
+    assert found["verdict"] == "warning"
+    assert "refused" in found["found"]
+
+
+def test_a_name_that_nobody_knows_is_told(findings, monkeypatch):
+    """DNS is named when it is DNS that fails."""
+
+    def unknown(*_, **__):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    found = findings("https://nowhere.example")["server"]
+    assert found["verdict"] == "warning"
+    assert "nowhere.example to be known" in found["found"]
+    assert "DNS" in found["advice"]
+
+
+def test_tls_that_cannot_be_trusted_has_failed(findings, listening):
+    """No waiting mends it: a port without TLS, an authority that is not there."""
+    url = f"https://127.0.0.1:{listening(head(200))}"
+    found = findings(url)["server"]
+    assert (found["verdict"], "TLS" in found["found"]) == ("failed", True)
+    found = findings(url, server='ca_file = "/no/ca"')["server"]
+    assert (found["verdict"], "server.ca_file" in found["found"]) == ("failed", True)
+
+
+@pytest.mark.parametrize(
+    ("online", "aside", "verdict"),
+    [(None, 0, "ok"), (True, 0, "ok"), (True, 2, "warning"), (False, 0, "warning")],
+)
+def test_a_daemon_that_cannot_deliver_is_told(findings, tmp_path, online, aside, verdict):
+    """A server that answers doctor may still refuse the daemon: the daemon is asked too."""
+    outbox = {"pending": 3, "quarantined": aside, "settled": 0, "oldest_ms": None}
+    status = {"online": online, "outbox": outbox}
+    server = ControlServer(str(tmp_path / "run"), {"status": lambda _: status}, clock=SystemClock())
+    server.open()
+    stop = threading.Event()
+    thread = threading.Thread(target=server.run, args=(stop,), daemon=True)
+    thread.start()
+    found = findings()
+    stop.set()
+    server.close()
+    thread.join()
+    assert found["daemon"]["verdict"] == "ok"
+    assert found["delivery"]["verdict"] == verdict
+    assert "3 waiting" in found["delivery"]["found"]
+
+
+@pytest.mark.parametrize(
+    ("camera", "words"),
+    [
+        ('source = "v4l2"\ndevice = "/dev/no-camera"', "/dev/no-camera: a V4L2 camera expected"),
+        ('source = "v4l2"\ndevice = "/etc/hostname"', "it is not a device"),
+        ('source = "replay"\nreplay = [{path = "/no/video.mp4"}]', "/no/video.mp4"),
+        ("", "picamera2"),
+    ],
+)
+def test_a_camera_that_is_not_there_has_failed(findings, monkeypatch, camera, words):
+    """Each source is looked for without being opened, and the advice says what to do."""
+    monkeypatch.setattr("kiosk.health.find_spec", lambda _: None)
+    found = findings(more=f"[camera]\n{camera}\n")["camera"]
+    assert found["verdict"] == "failed"
+    assert words in found["found"]
+    assert found["advice"]
+
+
+@pytest.mark.parametrize(
+    "camera",
+    ['source = "v4l2"\ndevice = "/dev/null"', 'source = "replay"\nreplay = [{path = "/"}]', ""],
+)
+def test_a_camera_that_is_there_is_not_opened(findings, monkeypatch, camera):
+    """A daemon may hold it: it is enough that it is there."""
+    monkeypatch.setattr("kiosk.health.find_spec", lambda name: name)
+    monkeypatch.setattr("cv2.VideoCapture", None)
+    assert findings(more=f"[camera]\n{camera}\n")["camera"]["verdict"] == "ok"
