@@ -124,7 +124,15 @@ class Recognition(Struct, frozen=True, forbid_unknown_fields=True):
 class Server(Struct, frozen=True, forbid_unknown_fields=True):
     """The attendance server and how it is spoken to."""
 
-    url: Annotated[str, Meta(pattern=r"^https?://[^\s/]+(/[^\s]*)?$", max_length=500)]
+    url: Annotated[
+        str,
+        Meta(
+            pattern=r"^https?://[^\s/]+(/[^\s]*)?$",
+            max_length=500,
+            description="a URL of at most 500 characters, without spaces, that begins with"
+            " https:// (or http://), such as https://attendance.example.org:8320",
+        ),
+    ]
     allow_plain_http: bool = False
     ca_file: Annotated[str, Meta(max_length=500)] = ""
     """Trust this authority instead of the ones that come with requests (certifi)."""
@@ -308,6 +316,18 @@ def _missing_files(known: Mapping[str, Any]) -> Iterator[str]:
         path = known.get(key)
         if path and not Path(path).is_file():
             yield f"{key} = {path!r}: expected a PEM file, there is none"
+    for folder in known.get("models.extra_dirs", ()):
+        if not Path(folder).is_dir():
+            yield f"models.extra_dirs: expected a folder with a manifest.toml at {folder!r}"
+    source, device = known.get("camera.source"), known.get("camera.device")
+    if source == "replay":
+        for index, replay in enumerate(known.get("camera.replay", ())):
+            if not Path(replay["path"]).exists():
+                yield f"camera.replay[{index}].path = {replay['path']!r}: nothing is there"
+    if source == "v4l2" and device:
+        path = f"/dev/video{device}" if device.isdecimal() else device
+        if not Path(path).is_char_device():
+            yield f"camera.device = {device!r}: expected a V4L2 device at {path}, there is none"
 
 
 def sends_in_the_clear(server: Server) -> bool:

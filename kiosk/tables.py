@@ -38,6 +38,9 @@ class Reading:
             key = f"{prefix}{field.name}"
             if field.name in value:
                 self._value(value[field.name], hints[field.name], key)
+            elif field.required and _is_table(hints[field.name]):
+                # Its own required keys are what is missing.
+                self._table({}, hints[field.name], f"{key}.")
             elif field.required:
                 self.problems.append(f"{key}: missing, and it has no default")
             elif isinstance(field.default, Struct):
@@ -46,7 +49,7 @@ class Reading:
                 self.known[key] = field.default
 
     def _value(self, value: Any, hint: Any, key: str) -> None:
-        if isinstance(hint, type) and issubclass(hint, Struct):
+        if _is_table(hint):
             self._table(value, hint, f"{key}.")
             return
         element = get_args(hint)[0] if get_origin(hint) is tuple else None
@@ -66,6 +69,10 @@ class Reading:
             self.problems.append(f"{key} = {_shown(value)}: expected text without a NUL character")
             return
         self.known[key] = right
+
+
+def _is_table(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, Struct)
 
 
 def _texts(value: Any) -> list[str]:
@@ -88,6 +95,9 @@ def _allowed(hint: Any) -> str:
         return "allowed: " + ", ".join(repr(choice) for choice in get_args(hint))
     if get_origin(hint) is Annotated:
         kind, *metas = get_args(hint)
+        for meta in metas:
+            if meta.description:
+                return f"expected {meta.description}"
         bounds = [
             f"{word} {limit}"
             for meta in metas

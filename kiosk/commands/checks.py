@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 
 from kiosk.commands.console import add_config, add_json, say, say_json
-from kiosk.config import load
+from kiosk.config import Settings, load
+from kiosk.errors import ConfigError, ModelError, UserError
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the commands of this module."""
     check = commands.add_parser("check-config", help="tell every mistake in a configuration")
     check.add_argument("file", type=Path, metavar="FILE")
+    add_json(check)
     check.set_defaults(action=check_config)
     doctor = commands.add_parser("doctor", help="check what the kiosk needs")
     add_config(doctor)
@@ -22,9 +25,51 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 def check_config(options: argparse.Namespace) -> int:
     """0 when it checks; every problem on a line of its own otherwise."""
-    load(options.file, files=True)
+    problems = list(_problems(options.file))
+    if options.json:
+        say_json({"file": str(options.file), "checks": not problems, "problems": problems})
+        return UserError.exit_status if problems else 0
+    if problems:
+        count = f"{options.file}: {len(problems)} problem{'s' if len(problems) > 1 else ''}"
+        raise ConfigError(count, problems=tuple(problems))
     say(f"{options.file}: checks")
     return 0
+
+
+def _problems(file: Path) -> Iterator[str]:
+    """What is wrong in the file, then what it names that is not there."""
+    try:
+        load(file, files=True)
+    except ConfigError as error:
+        yield from error.problems or (str(error),)
+    try:
+        settings = load(file)
+    except ConfigError:
+        return
+    if all(Path(folder).is_dir() for folder in settings.models.extra_dirs):
+        yield from _unknown_models(settings)
+
+
+def _unknown_models(settings: Settings) -> Iterator[str]:
+    from kiosk.vision.manifest import load_manifest, manifest_of
+
+    models, hidden = settings.models, ""
+    try:
+        try:
+            manifest = manifest_of(settings)
+        except ModelError as error:
+            # What was added to the state may be for the kiosk's user alone to read.
+            hidden = str(error)
+            manifest = load_manifest(models.extra_dirs)
+    except ModelError as error:
+        yield f"models.extra_dirs: {error}"
+        return
+    wanted = [("detector", models.detector), ("embedder", models.embedder)]
+    for key, name in (*wanted, *([("also", models.also)] if models.also else [])):
+        try:
+            manifest.get(name, "detector" if key == "detector" else "embedder")
+        except ModelError as error:
+            yield f"models.{key} = {name!r}: {hidden or error}"
 
 
 def run_doctor(options: argparse.Namespace) -> int:

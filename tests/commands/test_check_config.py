@@ -1,0 +1,80 @@
+"""`kiosk check-config`: for a program, and what a file names that is not there."""
+
+import json
+
+import pytest
+
+from kiosk.config import load
+
+
+def test_a_program_reads_the_problems(kiosk, config):
+    """--json is one document on standard output in either case, with the status of the words."""
+    path = config()
+    path.write_text(path.read_text() + '[camera]\nsource = "replay"\nreplay = [{path = "/"}]\n')
+    status, out, err = kiosk("check-config", path, "--json")
+    assert (status, err) == (0, "")
+    assert json.loads(out) == {"file": str(path), "checks": True, "problems": []}
+    path.write_text("[server]\nurl = 1\nx = 2\n")
+    status, out, err = kiosk("check-config", path, "--json")
+    assert (status, err) == (2, "")
+    assert (json.loads(out)["checks"], len(json.loads(out)["problems"])) == (False, 2)
+    status, out, _ = kiosk("check-config", "/none.toml", "--json")
+    assert (status, json.loads(out)["checks"]) == (2, False)
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ('embedder = "nix"', "models.embedder = 'nix': embedder model 'nix' is in no manifest"),
+        ('detector = "nix"', "models.detector = 'nix': detector model 'nix' is in no manifest"),
+        ('also = "nix"', "models.also = 'nix': embedder model 'nix' is in no manifest"),
+        ('extra_dirs = ["/no/models"]', "models.extra_dirs: expected a folder"),
+        ('extra_dirs = ["/"]', "models.extra_dirs: a readable manifest expected"),
+        (
+            '[camera]\nsource = "v4l2"\ndevice = "/dev/no-camera"',
+            "camera.device = '/dev/no-camera'",
+        ),
+        ('[camera]\nsource = "v4l2"\ndevice = "99"', "at /dev/video99, there is none"),
+        (
+            '[camera]\nsource = "replay"\nreplay = [{path = "/"}, {path = "/no/film"}]',
+            "camera.replay[1].path = '/no/film': nothing is there",
+        ),
+    ],
+)
+def test_what_is_not_there_is_told(kiosk, config, more, told):
+    """One line that names the key; the daemon itself loads the file all the same."""
+    path = config(f"{more}\n")
+    load(path)
+    status, _, err = kiosk("check-config", path)
+    (line,) = err.splitlines()
+    assert (status, told in line) == (2, True), line
+
+
+def test_models_for_the_kiosks_user_alone_are_no_problem(kiosk, config):
+    """Whoever may not read what was added is told only when the name could be there."""
+    path = config()
+    own = path.parent / "state" / "models"
+    own.mkdir(parents=True)
+    (own / "manifest.toml").write_text("not a manifest")
+    assert kiosk("check-config", path)[0] == 0
+    _, _, err = kiosk("check-config", config('embedder = "mine"\n'))
+    assert "models.embedder = 'mine': a readable manifest expected" in err
+
+
+@pytest.mark.parametrize("text", ["", "[server]\n"])
+def test_a_missing_server_names_its_url(kiosk, tmp_path, text):
+    """What must be written is the URL, not a table."""
+    path = tmp_path / "kiosk.toml"
+    path.write_text(text)
+    status, _, err = kiosk("check-config", path)
+    assert (status, err) == (2, "kiosk: server.url: missing, and it has no default\n")
+
+
+def test_a_url_without_a_scheme_is_told_in_words(kiosk, tmp_path):
+    """No regular expression is shown to anybody."""
+    path = tmp_path / "kiosk.toml"
+    path.write_text('[server]\nurl = "attendance.example.org"\n')
+    status, _, err = kiosk("check-config", path)
+    assert status == 2
+    assert "begins with https://" in err
+    assert "^" not in err
