@@ -128,6 +128,16 @@ def test_functions_stay_small():
                 assert length <= 60, f"{name}: {node.name} has {length} lines"
 
 
+def test_nobody_is_sent_to_a_package_that_is_not_published():
+    """Extras are installed from a checkout: `.[server]`, never by the project's name."""
+    documents = [*PACKAGE.parent.glob("*.md"), *PACKAGE.parent.glob("docs/*.md")]
+    for path in [*sources().values(), *documents]:
+        assert "face-kiosk[" not in path.read_text(encoding="utf-8"), path
+    readme = (PACKAGE.parent / "README.md").read_text(encoding="utf-8")
+    for said in (". .venv/bin/activate", "pip install '.[server]'", "/employees/anna/faces"):
+        assert said in readme
+
+
 def test_the_daemon_starts_with_its_own_dependencies_alone():
     """Importing the daemon loads nothing of the workshop and no optional library."""
     assert importlib.util.find_spec("fastapi") is not None

@@ -22,7 +22,7 @@ def run_demo(options: argparse.Namespace) -> int:
     if importlib.util.find_spec("fastapi") is None:
         raise UserError(
             "the reference server's libraries expected, not installed",
-            hint="pip install 'face-kiosk[server]'",
+            hint="pip install '.[server]' in a checkout of this project",
         )
     from kiosk.demo.show import perform
 

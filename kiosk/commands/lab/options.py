@@ -98,5 +98,5 @@ def require_workshop() -> None:
     if missing:
         raise UserError(
             f"the workshop's libraries expected, not installed: {', '.join(missing)}",
-            hint="pip install 'face-kiosk[lab]'",
+            hint="pip install '.[lab]' in a checkout of this project",
         )
