@@ -28,7 +28,6 @@ from kiosk.lab.search import CALIBRATIONS, Found, Search
 from kiosk.lab.subject import Subject
 from kiosk.types import FloatArray
 
-LEAST_FACES = 50
 NAIVE = "the guide's recipe as it stands"
 _NAIVE_RECIPE = Recipe(per_channel=False, calibration="MinMax", percentile=100.0)
 _ROUNDS = 60

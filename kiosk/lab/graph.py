@@ -174,11 +174,17 @@ def is_depthwise(net: Net, node: onnx.NodeProto) -> bool:
 
 
 def is_pointwise(net: Net, node: onnx.NodeProto) -> bool:
-    """Whether a convolution is one matrix for every pixel: 1x1, stride 1, no padding, one group."""
+    """Whether a node is a convolution of constant weights that is one matrix for every pixel."""
+    if node.op_type != "Conv" or not net.is_constant(node.input[1]):
+        return False
+    return is_one_matrix(node, net.value(node.input[1]).shape)
+
+
+def is_one_matrix(node: onnx.NodeProto, shape: tuple[int, ...]) -> bool:
+    """Whether a convolution, in FP32 or in 8 bits, with weights of this shape is one dense matrix
+    for every pixel: 1x1, stride 1, no padding, one group."""
     return (
-        node.op_type == "Conv"
-        and net.is_constant(node.input[1])
-        and net.value(node.input[1]).shape[2:] == (1, 1)
+        shape[2:] == (1, 1)
         and attribute(node, "group", 1) == 1
         and set(integers(node, "strides")) <= {1}
         and set(integers(node, "pads")) <= {0}

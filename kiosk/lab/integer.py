@@ -13,7 +13,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from kiosk.errors import ModelError
-from kiosk.lab.graph import Net, attribute, integers
+from kiosk.lab.graph import Net, is_one_matrix
 
 _CONTRIB = "com.microsoft"
 _PER_ELEMENT = {"Mul", "Max", "Add", "Relu", "QuantizeLinear", "DequantizeLinear", "QLinearAdd"}
@@ -30,7 +30,7 @@ def with_float_sums(qdq: onnx.ModelProto) -> onnx.ModelProto:
         if node.op_type != "Conv" or not _reads_eight_bits(net, node):
             continue
         pair = _pair_after(net, node)
-        if pair is None or not _is_one_by_one(net.value(_weight_source(net, node)), node):
+        if pair is None or not is_one_matrix(node, net.value(_weight_source(net, node)).shape):
             continue
         quantise, dequantise = pair
         if any(reader.op_type in {"Conv", "Gemm", "MatMul"} for reader in net.read[dequantise]):
@@ -70,17 +70,6 @@ def _pair_after(net: Net, node: onnx.NodeProto) -> tuple[onnx.NodeProto, str] | 
 def _quantises_result(net: Net, node: onnx.NodeProto) -> bool:
     reader = net.sole_reader(node.output[0])
     return reader is not None and reader.op_type == "QuantizeLinear"
-
-
-def _is_one_by_one(weights: np.ndarray, node: onnx.NodeProto) -> bool:
-    """Whether a convolution is one dense matrix for every pixel."""
-    return (
-        weights.ndim == 4
-        and weights.shape[2:] == (1, 1)
-        and attribute(node, "group", 1) == 1
-        and set(integers(node, "strides")) <= {1}
-        and set(integers(node, "pads")) <= {0}
-    )
 
 
 def in_integers(qoperator: onnx.ModelProto) -> onnx.ModelProto:
@@ -134,7 +123,7 @@ class _Lowering:
         weights = self._net.value(node.input[3])
         reader = self._net.sole_reader(node.output[0])
         source = self._channels_last(node.input[0])
-        if reader is not None and self._into_float(reader) and _is_one_by_one(weights, node):
+        if reader is not None and self._into_float(reader) and is_one_matrix(node, weights.shape):
             self._matrix(node, source, reader)
             return
         attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
