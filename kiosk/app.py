@@ -120,8 +120,15 @@ class Kiosk:
             dim=self._pipeline.dim,
             also=self._pipeline.also_space,
             marks=self._outbox,
+            thresholds=self._thresholds(),
         )
         self._control = ControlServer(settings.paths.runtime_dir, self._handlers(), clock=clock)
+
+    def _thresholds(self) -> dict[str, float]:
+        thresholds = {self._pipeline.space: self._reception.threshold}
+        if self._pipeline.also_space is not None:
+            thresholds[self._pipeline.also_space[0]] = self._pipeline.also_threshold
+        return thresholds
 
     def _begin(self) -> None:
         self._outbox.start()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from kiosk.changeover import Changeover, changeover
+from kiosk.contradictions import contradictions
 from kiosk.decide.gallery import Gallery, Template
 from kiosk.errors import GalleryError, OutboxError, VaultError
 from kiosk.state import State, template_document, template_from
@@ -40,7 +42,8 @@ class HoldsGallery(Protocol):
 class People:
     """The gallery on disk and in memory, changed together: disk first.
 
-    `also` is the second space where two run side by side, each with its dimension.
+    `also` is the second space where two run side by side, each with its dimension; `thresholds`
+    is the least cosine of a match in each, by which a new face is held against those enrolled.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class People:
         *,
         space: str,
         dim: int,
+        thresholds: Mapping[str, float],
         marks: Marks,
         also: tuple[str, int] | None = None,
     ) -> None:
@@ -59,21 +63,41 @@ class People:
         self._also = "" if also is None else also[0]
         self._dims = dict([(space, dim), *([also] if also else [])])
         self._marks = marks
+        self._thresholds = thresholds
         self._lock = threading.Lock()
 
-    def enrol(self, templates: Iterable[Template]) -> dict[str, Any]:
-        """Add templates; GalleryError for another model's space or an unusable name."""
+    def enrol(
+        self,
+        templates: Iterable[Template],
+        *,
+        force: bool = False,
+        pictures: Mapping[str, str] = MappingProxyType({}),
+    ) -> dict[str, Any]:
+        """Add templates; GalleryError for another model's space or an unusable name.
+
+        GalleryError also for a face or a picture that is somebody else's, unless `force`; what
+        speaks against the faces that were added is told as `warnings`. `pictures` says what a
+        picture is called, by its SHA-256.
+        """
         templates = list(templates)
         for template in templates:
             self._check(template)
         with self._lock:
-            gallery = self._holder.gallery.added(templates)
+            before = self._holder.gallery
+            gallery = before.added(templates)
+            against = contradictions(before, gallery, self._thresholds, pictures)
+            if against.grave and not force:
+                raise GalleryError(
+                    "pictures of nobody else expected, got " + " | ".join(against.all),
+                    hint="nothing was enrolled, --force enrols them all the same",
+                )
             self._replace(gallery)
         people = sorted({template.person for template in templates})
         for person in people:
             log.info("gallery.enrolled", extra={"fields": {"employee": person}})
         self._tell_if_over()
-        return {"people": {person: gallery.people()[person] for person in people}}
+        counts = {person: gallery.people()[person] for person in people}
+        return {"people": counts, "warnings": against.all}
 
     def remove(self, person: str) -> dict[str, Any]:
         """Forget a person; GalleryError when nobody has that name."""
@@ -134,7 +158,11 @@ class People:
     def handlers(self) -> dict[str, Callable[[dict[str, Any]], dict[str, Any]]]:
         """The control socket's operations on people."""
         return {
-            "enrol": lambda request: self.enrol(template_from(t) for t in request["templates"]),
+            "enrol": lambda request: self.enrol(
+                (template_from(t) for t in request["templates"]),
+                force=request.get("force") is True,
+                pictures={k: str(name) for k, name in dict(request.get("pictures", {})).items()},
+            ),
             "gallery.list": lambda _: self.listing(),
             "gallery.show": lambda request: self.show(str(request["person"])),
             "gallery.remove": lambda request: self.remove(str(request["person"])),

@@ -60,9 +60,22 @@ def _people(settings: Settings, state: State, marks: Marks) -> People:
 
     manifest, models = manifest_of(settings), settings.models
     entry = manifest.get(models.embedder, "embedder")
-    also = None
+    entries, also = [entry], None
     if models.also:
         second = manifest.get(models.also, "embedder")
+        entries.append(second)
         also = (second.space, second.dim)
+    # The rules by which the daemon recognises: a new face is held against the others by the same.
+    thresholds = {e.space: e.threshold for e in entries if e.usable}
+    if settings.recognition.threshold != "model":
+        thresholds[entry.space] = settings.recognition.threshold
     holder = _Holder(state.load_gallery())
-    return People(state, holder, space=entry.space, dim=entry.dim, marks=marks, also=also)
+    return People(
+        state,
+        holder,
+        space=entry.space,
+        dim=entry.dim,
+        marks=marks,
+        also=also,
+        thresholds=thresholds,
+    )

@@ -8,15 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from kiosk.changeover import in_words
-from kiosk.commands.console import add_config, add_json, say, say_json, settings_of, table
+from kiosk.commands.console import add_config, add_json, complain, say, say_json, settings_of, table
 from kiosk.commands.desk import perform
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the commands of this module."""
     enrol = commands.add_parser("enrol", help="add a person from pictures")
-    enrol.add_argument("person", metavar="PERSON")
-    enrol.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    enrol.add_argument("person", metavar="PERSON", help="the id that the server knows them by")
+    enrol.add_argument(
+        "images", nargs="+", type=Path, metavar="IMAGE", help="shows this person's face alone"
+    )
+    enrol.add_argument(
+        "--force", action="store_true", help="even if a face or a picture is somebody else's"
+    )
     add_config(enrol)
     add_json(enrol)
     enrol.set_defaults(action=enrol_person)
@@ -57,18 +62,21 @@ def enrol_person(options: argparse.Namespace) -> int:
         choice_in=Path(settings.paths.state_dir),
         keep_choice=False,
     )
-    templates = []
+    templates, pictures = [], {}
     for path in options.images:
         face = eyes.face_to_enrol(load_picture(path), str(path))
         source = hashlib.sha256(path.read_bytes()).hexdigest()
+        pictures[source] = str(path)
         templates += [
             template_document(Template(options.person, embedding, source))
             for embedding in face.embeddings
         ]
-    result = perform(settings, "enrol", templates=templates)
+    result = perform(settings, "enrol", templates=templates, pictures=pictures, force=options.force)
     if options.json:
         say_json(result)
         return 0
+    for warning in result["warnings"]:
+        complain(f"kiosk enrol: {warning}")
     for person, count in result["people"].items():
         say(f"{person}: {count} face{'' if count == 1 else 's'} enrolled")
     return 0

@@ -86,10 +86,10 @@ class Gallery:
         return frozenset() if shelf is None else frozenset(shelf.people)
 
     def added(self, templates: Iterable[Template]) -> Gallery:
-        """A gallery with these templates besides; a face already there is not added twice."""
+        """A gallery with these templates behind its own; no face is added twice."""
         known = {(t.person, t.embedding.space, t.source) for t in self.templates}
-        fresh = [t for t in templates if (t.person, t.embedding.space, t.source) not in known]
-        return Gallery((*self.templates, *fresh))
+        fresh = {(t.person, t.embedding.space, t.source): t for t in templates}
+        return Gallery((*self.templates, *(t for key, t in fresh.items() if key not in known)))
 
     def removed(self, person: str) -> Gallery:
         """A gallery without this person; GalleryError when nobody has that name."""

@@ -20,6 +20,7 @@ from kiosk.demo.stage import (
     Server,
     WalkUp,
     address_in,
+    ended_like_by_hand,
     lines_of,
     prepare,
     running,
@@ -36,7 +37,7 @@ def perform(*, stay: bool, model: str | None, models_dirs: list[str]) -> int:
 
     `model` is the very file to use; without it the daemon selects one of the default's space.
     """
-    with tempfile.TemporaryDirectory(prefix="kiosk-demo-") as scratch:
+    with ended_like_by_hand(), tempfile.TemporaryDirectory(prefix="kiosk-demo-") as scratch:
         folder = Path(scratch)
         store = f"sqlite:///{folder / 'attendance.db'}"
         with running("kiosk.server", "--store", store, "--listen", "127.0.0.1:0") as server:

@@ -8,6 +8,7 @@ import http.client
 import json
 import os
 import queue
+import signal
 import socket
 import subprocess
 import sys
@@ -16,11 +17,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from kiosk.config import Settings, load
 from kiosk.decide.gallery import Template
 from kiosk.errors import KioskError
+from kiosk.signals import ENDING
 from kiosk.state import open_state
 from kiosk.vision.pipeline import FacePipeline
 from kiosk.wire import f2
@@ -154,6 +157,24 @@ def prepare(settings: Settings, server: Server, eyes: FacePipeline) -> None:
         server.put(f"/devices/{state.device}/keys/{settings.server.key_id}", {"key": key})
     finally:
         state.close()
+
+
+@contextmanager
+def ended_like_by_hand() -> Iterator[None]:
+    """Within it SIGTERM is what Ctrl-C is, so that nothing of the stage is left behind."""
+    before = [(number, signal.signal(number, _interrupt)) for number in ENDING]
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
+
+
+def _interrupt(_: int, __: FrameType | None) -> None:
+    # A second one of either kind must not cut off the clean-up that the first has begun.
+    for number in ENDING:
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 @contextmanager

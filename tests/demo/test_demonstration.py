@@ -1,14 +1,18 @@
 """`kiosk demo` shows the main job, and fails when a part of it does."""
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
+import psutil
 import pytest
 
 from kiosk.config import load
-from kiosk.demo.stage import write_config
+from kiosk.demo.stage import ended_like_by_hand, write_config
 
 LIMIT_S = 300
 
@@ -90,3 +94,55 @@ def test_model_means_the_very_file(tmp_path, model, expected):
     """--model ID is that file for the daemon too; without it the daemon selects."""
     models = load(write_config(tmp_path, "http://127.0.0.1:9", model, [])).models
     assert (models.embedder, models.prefer) == expected
+
+
+@pytest.mark.parametrize(
+    ("number", "moment"),
+    [
+        (signal.SIGINT, "kiosk.ready"),
+        (signal.SIGTERM, "kiosk.ready"),
+        (signal.SIGTERM, "Both go on running"),
+    ],
+)
+def test_a_signal_leaves_nothing_behind(tmp_path, number, moment):
+    """SIGTERM is what Ctrl-C is, at any moment: no process and no folder stays."""
+    command = [sys.executable, "-m", "kiosk", "demo", "--stay"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    ) as process:
+        hung = threading.Timer(LIMIT_S, process.kill)
+        hung.start()
+        children = []
+        try:
+            assert any(moment in line for line in process.stdout)
+            children = psutil.Process(process.pid).children()
+            assert len(children) == 2
+            assert list(tmp_path.glob("kiosk-demo-*"))
+            process.send_signal(number)
+            process.communicate(timeout=LIMIT_S)
+            assert not [child for child in children if child.is_running()]
+        finally:
+            hung.cancel()
+            process.kill()
+            for child in children:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    child.kill()
+    assert not list(tmp_path.glob("kiosk-demo-*"))
+
+
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_impatience_does_not_cut_off_the_clean_up(first, second):
+    """The first signal ends it, the ones after are nothing; outside all is as it was."""
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.getsignal(number) for number in numbers]
+    with ended_like_by_hand():
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(first)
+        try:
+            signal.raise_signal(second)
+        except KeyboardInterrupt:
+            # As itself it would end the whole test run.
+            pytest.fail(f"{second!r} cut it off")
+    assert [signal.getsignal(number) for number in numbers] == before

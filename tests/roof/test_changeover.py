@@ -115,7 +115,7 @@ class Disk:
 def people_of(gallery, also=None):
     """The new space in use, the old one beside it if `also` says so."""
     disk = Disk()
-    return People(disk, Holder(gallery), space=NEW, dim=192, marks=disk, also=also)
+    return People(disk, Holder(gallery), space=NEW, dim=192, thresholds={}, marks=disk, also=also)
 
 
 BESIDE = (OLD, 192)
@@ -181,7 +181,7 @@ def test_each_space_has_its_own_dimension():
     """A second space of 512 values takes 512, and only there."""
     people = people_of(GALLERY.removed("anna").removed("bert"), ("wide", 512))
     wide = Embedding.of(np.random.default_rng(3).standard_normal(512), "wide")
-    assert people.enrol([Template("carl", wide, "w")]) == {"people": {"carl": 2}}
+    assert people.enrol([Template("carl", wide, "w")])["people"] == {"carl": 2}
     narrow = Embedding.of(np.random.default_rng(3).standard_normal(192), "wide")
     with pytest.raises(GalleryError, match="a face of 512 values expected, got 192"):
         people.enrol([Template("carl", narrow, "n")])

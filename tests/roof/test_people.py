@@ -11,11 +11,11 @@ from kiosk.config import Paths, Server, Settings
 from kiosk.decide.gallery import Gallery, Template
 from kiosk.errors import GalleryError, KioskError, OutboxFullError, VaultError
 from kiosk.people import AS_SAVED, People
-from kiosk.state import open_state
+from kiosk.state import open_state, template_document
 from kiosk.types import Embedding
 from kiosk.wire.message import EMPLOYEE
 
-SPACE, DIM = "test-64", 64
+SPACE, DIM, THRESHOLD = "test-64", 64, 0.6
 
 
 def template(person, seed=1, space=SPACE, dim=DIM):
@@ -64,7 +64,9 @@ def start(state, mark):
 
     def begin():
         holder = SimpleNamespace(gallery=state.load_gallery())
-        return People(state, holder, space=SPACE, dim=DIM, marks=mark)
+        return People(
+            state, holder, space=SPACE, dim=DIM, marks=mark, thresholds={SPACE: THRESHOLD}
+        )
 
     return begin
 
@@ -79,7 +81,7 @@ def gallery_file(state):
 def test_whoever_the_wire_can_name_can_be_enrolled(start, person):
     """One rule for enrolment and message: what one takes the other takes."""
     assert EMPLOYEE.fullmatch(person)
-    assert start().enrol([template(person)]) == {"people": {person: 1}}
+    assert start().enrol([template(person)]) == {"people": {person: 1}, "warnings": []}
     assert start().listing()["people"] == {person: 1}
 
 
@@ -99,7 +101,7 @@ def test_a_slash_is_refused_unless_the_person_is_there_already(start, state):
         start().enrol([template("a/b")])
     state.save_gallery(Gallery([template("a/b")]))
     people = start()
-    assert people.enrol([template("a/b", seed=2)]) == {"people": {"a/b": 2}}
+    assert people.enrol([template("a/b", seed=2)])["people"] == {"a/b": 2}
     assert people.remove("a/b") == {"removed": "a/b"}
 
 
@@ -114,6 +116,127 @@ def test_a_face_of_another_dimension_is_refused(start, dim):
     """Also as the very first one, when no other face contradicts it."""
     with pytest.raises(GalleryError, match=f"a face of 64 values expected, got {dim}"):
         start().enrol([template("anna", dim=dim)])
+
+
+def beside(person, seed, source, far=0.1):
+    """A face close to that of `seed`, from another picture."""
+    vector = np.random.default_rng(seed).standard_normal(DIM)
+    vector += far * np.random.default_rng(99).standard_normal(DIM)
+    return Template(person, Embedding.of(vector, SPACE), source)
+
+
+@pytest.mark.parametrize(
+    ("face", "words"),
+    [
+        (template("bert"), "the picture source-1: this picture is enrolled as anna already"),
+        (beside("bert", 1, "other"), "the picture other: looks like anna "),
+    ],
+    ids=["the picture", "the face"],
+)
+def test_what_is_somebody_elses_is_enrolled_by_force_alone(start, gallery_file, face, words):
+    """A face or a picture of another person: refused with nothing changed, told when forced."""
+    people = start()
+    people.enrol([template("anna")])
+    on_disk = gallery_file.read_bytes()
+    with pytest.raises(GalleryError, match=f"{words}.*--force") as caught:
+        people.enrol([template("bert", 2), face])
+    assert caught.value.exit_status == 2
+    assert people.listing()["people"] == {"anna": 1}
+    assert gallery_file.read_bytes() == on_disk
+    request = {"templates": [template_document(face)], "force": True}
+    (warning,) = people.handlers()["enrol"](request)["warnings"]
+    assert words in warning
+    assert start().listing()["people"] == {"anna": 1, "bert": 1}
+
+
+@pytest.mark.parametrize("said", ["yes", 1, None, "true"])
+def test_nothing_but_true_is_force(start, said):
+    """A request over the socket that means something else does not confuse two people."""
+    people = start()
+    people.enrol([template("anna")])
+    request = {"templates": [template_document(template("bert"))], "force": said}
+    with pytest.raises(GalleryError, match="--force"):
+        people.handlers()["enrol"](request)
+
+
+def test_several_pictures_of_somebody_else_do_not_vouch_for_each_other(start):
+    """What comes in one call is no proof of whose it is: all of it is refused."""
+    people = start()
+    people.enrol([template("anna")])
+    two = [beside("bert", 1, "one", 0.5), beside("bert", 1, "two", 0.55)]
+    with pytest.raises(GalleryError, match=r"one: looks like anna.* \| .*two: looks like anna"):
+        people.enrol(two)
+
+
+def test_a_likeness_is_no_confusion_where_the_own_face_is_nearer(start):
+    """Whoever is enrolled and resembles another can be enrolled again; it is told."""
+    people = start()
+    people.enrol([template("anna"), template("bert", 2)], force=True)
+    vector = np.random.default_rng(1).standard_normal(DIM) * 0.9
+    vector += np.random.default_rng(2).standard_normal(DIM)
+    between = Template("bert", Embedding.of(vector, SPACE), "between")
+    cosines = [between.embedding.similarity(template("", seed).embedding) for seed in (1, 2)]
+    assert THRESHOLD < cosines[0] < cosines[1]
+    (warning,) = people.enrol([between])["warnings"]
+    assert "between: looks like anna" in warning
+    with pytest.raises(GalleryError, match="looks like bert"):
+        people.enrol([Template("anna", between.embedding, "again")])
+
+
+def test_a_face_unlike_the_persons_own_is_told(start):
+    """Against what is enrolled and within one call alike; it is enrolled, for people change."""
+    people = start()
+    assert people.enrol([template("anna"), beside("anna", 1, "other")])["warnings"] == []
+    (warning,) = people.enrol([template("anna", 2)])["warnings"]
+    assert "source-2: unlike the other faces of anna (cosine " in warning
+    assert people.listing()["people"] == {"anna": 3}
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_the_odd_one_out_is_named_wherever_it_stands(start, place):
+    """Of three pictures in one call the one that shows somebody else, and no other."""
+    faces = [template("anna"), beside("anna", 1, "other")]
+    faces.insert(place, template("anna", 2))
+    (warning,) = start().enrol(faces)["warnings"]
+    assert "source-2: unlike" in warning
+
+
+def test_two_that_are_unlike_are_both_told(start):
+    """Nobody knows which of the two is the person."""
+    warnings = start().enrol([template("bert", 3), template("bert", 4)])["warnings"]
+    assert [warning.split(":")[0] for warning in warnings] == [
+        "the picture source-3",
+        "the picture source-4",
+    ]
+
+
+def test_the_same_again_is_no_contradiction(start):
+    """Whoever enrols the same picture of the same person twice is not bothered."""
+    people = start()
+    people.enrol([template("anna"), template("anna")])
+    assert people.enrol([template("anna")]) == {"people": {"anna": 1}, "warnings": []}
+    people.enrol([template("bert")], force=True)
+    assert people.enrol([template("bert")])["warnings"] == []
+
+
+def test_a_picture_is_called_what_the_caller_calls_it(start):
+    """By its path, in one printable line whatever the path holds."""
+    people = start()
+    people.enrol([template("anna")])
+    for path, told in (("b/ä.jpg", "got b/ä.jpg: "), ("a\nb\udcff", r"got 'a\nb\udcff': ")):
+        with pytest.raises(GalleryError) as caught:
+            people.enrol([template("bert")], pictures={"source-1": path})
+        assert told in str(caught.value)
+        assert str(caught.value).isprintable()
+
+
+def test_a_space_without_a_threshold_is_compared_by_pictures(state, mark):
+    """A model that decides nothing yet says nothing of two faces either."""
+    holder = SimpleNamespace(gallery=Gallery([template("anna")]))
+    people = People(state, holder, space=SPACE, dim=DIM, marks=mark, thresholds={})
+    assert people.enrol([beside("bert", 1, "other")])["warnings"] == []
+    with pytest.raises(GalleryError, match="this picture is enrolled as anna"):
+        people.enrol([template("carl")])
 
 
 def test_verify_tells_a_difference(start, state):
