@@ -13,7 +13,7 @@ from typing import Any
 from kiosk import __version__
 from kiosk.capture.camera import open_camera
 from kiosk.capture.slot import FrameSlot
-from kiosk.clock import NS_PER_S, Clock
+from kiosk.clock import NS_PER_S, Clock, has_rtc
 from kiosk.config import Settings, sends_in_the_clear
 from kiosk.control import ControlServer
 from kiosk.ending import Ending, Worker
@@ -26,6 +26,7 @@ from kiosk.outbox.store import Outbox, status_document
 from kiosk.people import People
 from kiosk.reception import Reception
 from kiosk.state import open_state
+from kiosk.timekeeper import Timekeeper
 from kiosk.types import Envelope, Frame, Receipt
 from kiosk.uplink.belief import Belief
 from kiosk.uplink.post import Poster
@@ -97,6 +98,7 @@ class Kiosk:
             server=settings.server,
             on_settled=self._settled,
         )
+        self._timekeeper = Timekeeper(self._outbox, clock=clock, rtc=has_rtc())
         self._page = Page(settings.feedback, settings.device.label, clock=clock)
         self._reception = Reception(
             settings,
@@ -144,6 +146,7 @@ class Kiosk:
             # Wakes a read that would wait for a frame until its own deadline.
             ("end camera", self._camera.close),
         ]
+        self._thread("clock", lambda: self._timekeeper.run(self._stop))
         self._thread("uplink", lambda: self._sender.run(self._stop))
         self._thread("vision", self._watch)
         self._thread("capture", lambda: self._lookout.run(self._stop))
@@ -241,6 +244,7 @@ class Kiosk:
             "changeover": self._people.changeover().document(names=self._settings.journal.names),
             "gallery": self._people.standing(),
             "liveness": "not measured",
+            "clock": self._timekeeper.trust.value,
             "online": self._sender.online,
             "last_receipt_ms": None if last is None else last.utc_ms,
             "outbox": status_document(self._outbox.status()),

@@ -5,9 +5,9 @@ A test hands in a clock of its own, so that an eight-hour outage costs it nothin
 
 from __future__ import annotations
 
+import ctypes
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -17,8 +17,21 @@ NS_PER_S = 1_000_000_000
 NS_PER_MS = 1_000_000
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-# Written by systemd-timesyncd once the clock was set from the network in this boot.
+# Written by systemd-timesyncd when it sets the clock, and touched whenever it does so again.
 _SYNCED = Path("/run/systemd/timesync/synchronized")
+# Folders that timesyncd and chrony make below /run for as long as they are at work.
+_SERVICES = (Path("/run/systemd/timesync"), Path("/run/chrony"))
+_RTC = Path("/sys/class/rtc/rtc0")
+
+# adjtimex(2): a struct of 208 bytes on 64-bit Linux, `modes` first (0: only read), `status` here.
+_TIMEX_BYTES = 208
+_TIMEX_STATUS = slice(40, 44)
+_STA_UNSYNC = 0x0040
+
+# Adjusting the speed of the clock moves wall time and time since boot alike; more than what lies
+# between two readings is a step.
+_STEP_NS = 50 * NS_PER_MS
+_READINGS = 5
 
 
 class Clock(Protocol):
@@ -40,16 +53,27 @@ class Clock(Protocol):
 class SystemClock:
     """The clock of the machine."""
 
-    def __init__(self, boot_id_file: Path = _BOOT_ID, synced_file: Path = _SYNCED) -> None:
+    def __init__(self, boot_id_file: Path = _BOOT_ID, witness: Witness | None = None) -> None:
         self._boot_id = boot_id_file.read_text(encoding="ascii").strip()
-        self._synced_file = synced_file
+        self._witness = witness or Witness()
 
     def now(self) -> Stamp:
-        """Wall time, time since boot, boot id, and whether the clock was set from the network."""
-        trust = Trust.SYNCED if self._synced_file.exists() else Trust.UNSYNCED
+        """Wall time, time since boot, boot id, and whether something vouches for the wall time."""
+        utc_ns, boot_ns = self._both()
+        synced = self._witness.vouches(utc_ns - boot_ns)
         # Milliseconds round down: a punch is never dated into the future.
-        utc_ms = time.time_ns() // 1_000_000
-        return Stamp(utc_ms, self.boottime_ns(), self._boot_id, trust)
+        trust = Trust.SYNCED if synced else Trust.UNSYNCED
+        return Stamp(utc_ns // NS_PER_MS, boot_ns, self._boot_id, trust)
+
+    def _both(self) -> tuple[int, int]:
+        """Wall time and time since boot of one moment, in nanoseconds."""
+        for _ in range(_READINGS):
+            before = self.boottime_ns()
+            utc_ns, after = time.time_ns(), self.boottime_ns()
+            # Between two readings the thread may lose the processor for as long as it likes.
+            if after - before < NS_PER_MS:
+                break
+        return utc_ns, before
 
     def boottime_ns(self) -> int:
         """CLOCK_BOOTTIME in nanoseconds."""
@@ -60,6 +84,58 @@ class SystemClock:
         return event.wait(max(0.0, timeout_s))
 
 
+class Witness:
+    """Whether anything vouches for the wall clock at this moment.
+
+    The kernel knows best: whoever disciplines the clock (timesyncd, chrony, ntpd) tells it, and a
+    clock that is set by hand loses the mark at once. Under `ProtectClock=` it may not be asked;
+    then timesyncd's file speaks, for as long as the clock was not stepped behind its back.
+    """
+
+    def __init__(self, synced_file: Path = _SYNCED, *, ask_kernel: bool = True) -> None:
+        self._synced_file = synced_file
+        self._ask_kernel = ask_kernel
+        self._touched_ns: int | None = None
+        self._offset_ns = 0
+
+    def vouches(self, offset_ns: int) -> bool:
+        """`offset_ns` is wall time less time since boot, as read just now."""
+        synced = _kernel_synced() if self._ask_kernel else None
+        return self._file_vouches(offset_ns) if synced is None else synced
+
+    def _file_vouches(self, offset_ns: int) -> bool:
+        try:
+            touched_ns = self._synced_file.stat().st_mtime_ns
+        except OSError:
+            # Absent, or not to be seen: nobody vouches.
+            self._touched_ns = None
+            return False
+        if touched_ns != self._touched_ns:
+            self._touched_ns, self._offset_ns = touched_ns, offset_ns
+        return abs(offset_ns - self._offset_ns) <= _STEP_NS
+
+
+def _kernel_synced() -> bool | None:
+    """The kernel's own mark (adjtimex(2), STA_UNSYNC), None where it may not be asked."""
+    timex = ctypes.create_string_buffer(_TIMEX_BYTES)
+    if _LIBC.adjtimex(timex) < 0:
+        return None
+    return not int.from_bytes(timex.raw[_TIMEX_STATUS], "little") & _STA_UNSYNC
+
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def time_service() -> str:
+    """The folder of the service that keeps this machine's clock, "" where none is at work."""
+    return next((str(folder) for folder in _SERVICES if folder.is_dir()), "")
+
+
+def has_rtc() -> bool:
+    """Whether the board has a clock that runs while it is off; not whether its battery lives."""
+    return _RTC.exists()
+
+
 def elapsed_s(earlier: Stamp, later: Stamp) -> float:
     """Seconds from `earlier` to `later`: by time since boot within one boot, else by wall time."""
     if earlier.boot_id == later.boot_id:
@@ -67,16 +143,7 @@ def elapsed_s(earlier: Stamp, later: Stamp) -> float:
     return (later.utc_ms - earlier.utc_ms) / 1000.0
 
 
-def corrected(seen: Stamp, now: Stamp) -> Stamp:
-    """`seen` with its wall time set right, where `now` can prove what it was.
-
-    That needs a clock that is synchronised by now, in the boot in which `seen` was taken: what
-    has passed since is known exactly. Otherwise `seen` as it is. Of an earlier boot nothing kept
-    here bounds the time from above, so that no bounds are claimed for it either.
-    """
-    same_boot = seen.boot_id == now.boot_id
-    if seen.trust is not Trust.UNSYNCED or now.trust is not Trust.SYNCED or not same_boot:
-        return seen
-    # Rounded so that a punch is never dated into the future.
-    passed_ms = -((seen.boottime_ns - now.boottime_ns) // NS_PER_MS)
-    return replace(seen, utc_ms=now.utc_ms - passed_ms, trust=Trust.CORRECTED)
+def comparable(earlier: Stamp, later: Stamp) -> bool:
+    """Whether `elapsed_s` is known: within one boot always, across boots by proven times only."""
+    proven = {Trust.SYNCED, Trust.CORRECTED}
+    return earlier.boot_id == later.boot_id or {earlier.trust, later.trust} <= proven

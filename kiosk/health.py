@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from kiosk import config
 from kiosk.changeover import in_words
-from kiosk.clock import SystemClock
+from kiosk.clock import SystemClock, has_rtc, time_service
 from kiosk.commands.desk import perform
 from kiosk.commands.outbox import queue_words
 from kiosk.config import Settings
@@ -68,12 +68,21 @@ def _software() -> Finding:
 
 
 def _clock() -> Finding:
+    rtc = "with" if has_rtc() else "without"
+    board = f"on a board {rtc} a clock of its own"
     if SystemClock().now().trust is Trust.SYNCED:
-        return Finding("clock", "ok", "set from the network since boot")
+        return Finding("clock", "ok", f"synchronised, {board}")
+    if service := time_service():
+        return Finding(
+            "clock",
+            "warning",
+            f"not synchronised yet, though a time service is at work ({service}), {board}",
+            "see whether it reaches its time server: timedatectl timesync-status, chronyc tracking",
+        )
     return Finding(
         "clock",
         "warning",
-        "not known to be set from the network since boot",
+        f"not synchronised and no time service at work, {board}: times are sent as estimates",
         "systemctl enable --now systemd-timesyncd",
     )
 

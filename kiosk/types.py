@@ -26,7 +26,10 @@ class Trust(Enum):
     SYNCED = "synced"
     CORRECTED = "corrected"
     """Set right afterwards, from a synchronised clock of the same boot."""
+    ESTIMATED = "estimated"
+    """Nothing vouches for it but the bounds that come with it."""
     UNSYNCED = "unsynced"
+    """As the clock told it, before anybody asked what bounds it."""
 
 
 class Direction(Enum):
@@ -50,13 +53,15 @@ class Stamp:
     """A moment: wall time, time since boot, and how far the wall time may be believed.
 
     `utc_ms` is milliseconds since 1970-01-01 UTC; `boottime_ns` is CLOCK_BOOTTIME, comparable
-    only within one `boot_id`.
+    only within one `boot_id`. `bounds_ms`: the earliest and the latest that it can have been, of
+    an estimated time.
     """
 
     utc_ms: int
     boottime_ns: int
     boot_id: str
     trust: Trust
+    bounds_ms: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

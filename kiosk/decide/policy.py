@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Protocol
 
-from kiosk.clock import elapsed_s
+from kiosk.clock import comparable, elapsed_s
 from kiosk.config import Recognition
 from kiosk.decide.gallery import Gallery, Match
 from kiosk.decide.track import Track, Tracker
@@ -154,7 +154,11 @@ class Policy:
         """When a person was last recorded, if that is within the repeat window before `now`."""
         before = self._history.last_recorded(person, self._direction)
         # After a clock that ran ahead, wall time may say "in the future": that is no repeat.
-        if before is None or not 0.0 <= elapsed_s(before, now) < self._rules.repeat_window_s:
+        # What lies between two boots is unknown while a clock is not proven: better a punch more
+        # than one that somebody needs.
+        if before is None or not comparable(before, now):
+            return None
+        if not 0.0 <= elapsed_s(before, now) < self._rules.repeat_window_s:
             return None
         return before
 

@@ -14,12 +14,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from kiosk.clock import Clock, corrected
+from kiosk.clock import Clock
 from kiosk.errors import OutboxError, UserError, VaultError, WireError
 from kiosk.outbox.bodies import Bodies
 from kiosk.outbox.database import Database
+from kiosk.outbox.hindsight import GoodTime, in_hindsight
 from kiosk.outbox.rows import Recorded, Rows, SetAside
-from kiosk.types import Direction, Envelope, ReceiptStatus, Stamp
+from kiosk.types import Direction, Envelope, ReceiptStatus, Stamp, Trust
 from kiosk.vault import ID_FILE, KEY_FILE
 
 log = logging.getLogger(__name__)
@@ -110,7 +111,8 @@ class Ledger:
     def last_recorded(self, employee_tag: bytes, kind: Direction | None) -> Stamp | None:
         """Return the time of a person's latest event in a direction, by order of recording."""
         with self._rows() as rows:
-            return rows.last_punch(employee_tag, kind)
+            seen = rows.last_punch(employee_tag, kind)
+            return None if seen is None else self._in_hindsight(rows, seen)
 
     def waits(self) -> bool:
         """Return whether anything is queued; nothing is changed."""
@@ -188,7 +190,7 @@ class Ledger:
         )
         if sealed is None:
             # Until this moment a clock that was set right still counts.
-            seen = corrected(event.seen, self._clock.now())
+            seen = self._in_hindsight(rows, event.seen)
             body, sealed = self._bodies.freeze(event.event_id, draft, seen, event.seq)
             if seen is not event.seen:
                 rows.correct(event, seen)
@@ -204,6 +206,25 @@ class Ledger:
             *(hashlib.sha256(body).digest(), event.position),
         )
         return Envelope(event.seq, event.event_id, body, event.attempts + 1)
+
+    def note_time(self, now: Stamp, *, rtc: bool) -> None:
+        """Note that a boot has begun, and a moment in which its clock is synchronised."""
+        with self._rows() as rows:
+            rows.begin_boot(now.boot_id)
+            rows.note_rtc(now.boot_id, rtc)
+            if now.trust is Trust.SYNCED:
+                rows.note_good_time(now)
+                if not rows.undated():
+                    rows.keep_last_good_time()
+
+    def _in_hindsight(self, rows: Rows, seen: Stamp) -> Stamp:
+        if seen.trust is not Trust.UNSYNCED:
+            return seen
+        good, now = rows.good_times(), self._clock.now()
+        if now.trust is Trust.SYNCED:
+            # It dates what was seen in this boot, and bounds what was seen before it.
+            good.append(GoodTime(rows.boot(now.boot_id), now.boottime_ns, now.utc_ms))
+        return in_hindsight(seen, rows.boot(seen.boot_id), good)
 
     def _now_ms(self) -> int:
         return self._clock.now().utc_ms

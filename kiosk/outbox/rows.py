@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from kiosk.errors import OutboxBrokenError, OutboxError
+from kiosk.outbox.hindsight import GoodTime
 from kiosk.types import Direction, ReceiptStatus, Stamp, Trust
 from kiosk.wire.eventid import is_event_id
 
@@ -122,7 +123,7 @@ class Rows:
             "UPDATE epoch SET highest = highest + 1, queued = queued + 1"
             " WHERE id = (SELECT max(id) FROM epoch) RETURNING id, name, highest"
         )
-        self.run("INSERT INTO boot (boot_id) VALUES (?) ON CONFLICT DO NOTHING", seen.boot_id)
+        self.begin_boot(seen.boot_id)
         (position,) = self.one(
             "INSERT INTO event (event_id, epoch, number, utc_ms, boottime_ns, trust, boot)"
             " VALUES (?, ?, ?, ?, ?, ?, (SELECT id FROM boot WHERE boot_id = ?))"
@@ -131,6 +132,48 @@ class Rows:
             *(seen.utc_ms, seen.boottime_ns, seen.trust.value, seen.boot_id),
         )
         return position, f"{name}:{number}"
+
+    def begin_boot(self, boot_id: str) -> None:
+        """Make sure that a boot has its number."""
+        self.run("INSERT INTO boot (boot_id) VALUES (?) ON CONFLICT DO NOTHING", boot_id)
+
+    def note_rtc(self, boot_id: str, rtc: bool) -> None:
+        """Note whether the board of a boot that has begun has a clock that runs while it is off."""
+        self.run("UPDATE boot SET rtc = ? WHERE boot_id = ? AND rtc IS NULL", rtc, boot_id)
+
+    def boot(self, boot_id: str) -> int:
+        """Return the number of a boot; of one in which nothing was noted yet, the next."""
+        row = self.first("SELECT id FROM boot WHERE boot_id = ?", boot_id)
+        (number,) = row or self.one("SELECT coalesce(max(id), 0) + 1 FROM boot")
+        return int(number)
+
+    def note_good_time(self, now: Stamp) -> None:
+        """Keep a moment in which the clock was synchronised; its boot must have begun."""
+        self.run(
+            "INSERT INTO good_time (boot, boottime_ns, utc_ms)"
+            " SELECT id, ?, ? FROM boot WHERE boot_id = ? ON CONFLICT DO NOTHING",
+            *(now.boottime_ns, now.utc_ms, now.boot_id),
+        )
+
+    def good_times(self) -> list[GoodTime]:
+        """Return the moments that are kept."""
+        rows = self._connection.execute("SELECT boot, boottime_ns, utc_ms FROM good_time", ())
+        return [GoodTime(*row) for row in rows.fetchall()]
+
+    def keep_last_good_time(self) -> None:
+        """Forget all moments but the last: nothing waits that they could date."""
+        self.run(
+            "DELETE FROM good_time WHERE (boot, boottime_ns) <> (SELECT boot, boottime_ns"
+            " FROM good_time ORDER BY boot DESC, boottime_ns DESC LIMIT 1)"
+        )
+
+    def undated(self) -> bool:
+        """Return whether anything is kept whose time is not settled."""
+        query = (
+            "SELECT 1 FROM event WHERE trust = 'unsynced' AND position IN"
+            " (SELECT position FROM waiting UNION ALL SELECT position FROM quarantine) LIMIT 1"
+        )
+        return self.first(query) is not None
 
     def remember(self, employee_tag: bytes, kind: Direction | None, position: int) -> None:
         """Make an event the latest one of a person and direction."""

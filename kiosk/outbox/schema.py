@@ -115,5 +115,19 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """,
         "ALTER TABLE quarantine ADD COLUMN utc_ms INTEGER",
     ),
+    (
+        # Whether that boot's board had a clock that runs while it is off; NULL: not noted.
+        "ALTER TABLE boot ADD COLUMN rtc INTEGER",
+        # Moments in which the clock was synchronised: what dates and bounds the events of boots
+        # and hours in which it was not.
+        """
+        CREATE TABLE good_time (
+            boot INTEGER NOT NULL REFERENCES boot (id),
+            boottime_ns INTEGER NOT NULL,
+            utc_ms INTEGER NOT NULL,
+            PRIMARY KEY (boot, boottime_ns)
+        ) STRICT, WITHOUT ROWID
+        """,
+    ),
 )
 """The statements of each version; `PRAGMA user_version` says how many versions were applied."""

@@ -148,6 +148,14 @@ class Outbox:
         self.arrived.set()
         return [event.event_id for event in events]
 
+    def note_time(self, now: Stamp, *, rtc: bool) -> None:
+        """Note the clock of this boot: what dates or bounds the events seen without one.
+
+        `rtc`: whether the board has a clock that runs while it is off. To be called at the start,
+        when the clock becomes synchronised, and every hour.
+        """
+        self._ask(lambda ledger: ledger.note_time(now, rtc=rtc))
+
     def gallery_mark(self) -> int:
         """Return the number of the newest gallery, 0 if none was noted; VaultError if changed."""
         return self._ask(Ledger.gallery_mark)

@@ -128,9 +128,12 @@ def freeze(draft: bytes, *, seen: Stamp, seq: str, device_id: str, signer: Signe
     """Complete a draft with device, time, sequence and signature: the body, final from here on."""
     fields = read_object(draft, MessageError)
     fields |= {"D1": device_id, "TS1": _time_text(seen.utc_ms), "SEQ": seq}
-    # Without a proven source the message claims nothing about its clock.
+    # Without a source or bounds the message claims nothing about its clock.
     if seen.trust is not Trust.UNSYNCED:
         fields["CLK"] = seen.trust.value
+    if seen.bounds_ms is not None:
+        earliest, latest = seen.bounds_ms
+        fields |= {"TS1_MIN": _time_text(earliest), "TS1_MAX": _time_text(latest)}
     if signer is not None:
         fields["K1"] = signer.key_id
         fields["SIG1"] = signer.sign_message(fields)

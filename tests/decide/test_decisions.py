@@ -159,6 +159,20 @@ def test_repeat_window_over_a_restart_uses_the_wall_clock():
     assert decisions[0].before == stamp(0.0, boot="boot-0")
 
 
+@pytest.mark.parametrize("unproven", ["before", "now"])
+def test_across_boots_an_unproven_clock_holds_nobody_back(unproven):
+    """How long the kiosk was off is unknown: a punch too many harms less than one too few."""
+    history = Remembered()
+    before, now = stamp(0.0), stamp(1.0, boot="boot-2")
+    live = policy(BOTH, history=history)
+    history.punches["anna", None] = before
+    assert live.repeated("anna", now) is before
+    marks = {"before": before, "now": now}
+    marks[unproven] = replace(marks[unproven], trust=Trust.UNSYNCED)
+    history.punches["anna", None] = marks["before"]
+    assert live.repeated("anna", marks["now"]) is None
+
+
 def test_repeat_window_is_per_direction():
     """An IN does not hide an OUT."""
     history = Remembered()

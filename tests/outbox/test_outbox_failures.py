@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from kiosk.errors import OutboxBrokenError, OutboxError, OutboxFullError
-from kiosk.outbox import store
 from kiosk.types import Receipt, ReceiptStatus
 
 # A hang detector: five times what a slow machine would need.
@@ -103,9 +102,9 @@ def test_the_limit_of_the_test_above_bites(tmp_path):
 
 def test_a_hanging_disk_is_noticed(build, punches, monkeypatch):
     """No answer within the deadline is an error, never a wait for ever; nothing is called done."""
-    monkeypatch.setattr(store, "_DEADLINE_S", 0.2)
     outbox = build()
     outbox.start()
+    monkeypatch.setattr(outbox._owner, "_deadline_s", 0.2)
     release = threading.Event()
     outbox._owner._hand_in(lambda: release.wait(HANG_S))
     with pytest.raises(OutboxBrokenError, match=r"within 0\.2 s") as caught:
@@ -119,16 +118,15 @@ def test_a_hanging_disk_is_noticed(build, punches, monkeypatch):
 
 def test_what_was_given_up_before_it_began_is_never_done(build, reopen, punches, monkeypatch):
     """A put that was told "not recorded" must not be recorded afterwards."""
-    monkeypatch.setattr(store, "_DEADLINE_S", 0.2)
     outbox = build()
     outbox.start()
+    monkeypatch.setattr(outbox._owner, "_deadline_s", 0.2)
     release = threading.Event()
     outbox._owner._hand_in(lambda: release.wait(HANG_S))
     with pytest.raises(OutboxBrokenError):
         outbox.put(punches.make())
     release.set()
     outbox.close(HANG_S)
-    monkeypatch.undo()
     assert reopen().status().highest == 0
 
 

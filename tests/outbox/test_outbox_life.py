@@ -7,6 +7,7 @@ import logging
 import pytest
 
 from kiosk.errors import MessageError, OutboxError, UserError
+from kiosk.outbox.hindsight import EARLIEST_MS, LATEST_MS
 from kiosk.outbox.operations import operations
 from kiosk.types import Direction, Receipt, ReceiptStatus, Stamp, Trust
 from kiosk.wire import message
@@ -287,7 +288,7 @@ def test_rows_cannot_be_swapped(outbox, punches, ask):
 
 def test_a_body_that_can_never_be_written_is_set_aside(outbox, punches):
     """A time beyond what the wire can say must not stop the queue for ever."""
-    outbox.put(punches.make(seen=Stamp(10**15, 1, "boot-0", Trust.UNSYNCED)))
+    outbox.put(punches.make(seen=Stamp(10**15, 1, "boot-0", Trust.SYNCED)))
     good = punches.make()
     outbox.put(good)
     assert outbox.lease().event_id == good.event_id
@@ -351,22 +352,53 @@ def test_what_is_frozen_is_not_dated_anew(outbox, punches, clock):
     clock.trust, clock.utc_ms = Trust.UNSYNCED, 5000
     outbox.put(punches.make())
     body = outbox.lease().body
-    assert "CLK" not in json.loads(body)
+    assert json.loads(body)["CLK"] == "estimated"
     clock.trust, clock.utc_ms = Trust.SYNCED, 1_800_000_000_000
     assert outbox.lease().body == body
 
 
-@pytest.mark.parametrize("change", ["another boot", "never synchronised", "synced then"])
-def test_a_time_that_cannot_be_proven_stays_as_it_was(outbox, punches, clock, change):
-    """Of another boot, or without a synchronised clock, nothing is corrected or claimed."""
-    then = Trust.SYNCED if change == "synced then" else Trust.UNSYNCED
-    seen = Stamp(5000, 7, "boot-0" if change == "another boot" else clock.boot_id, then)
-    clock.trust = Trust.UNSYNCED if change == "never synchronised" else Trust.SYNCED
+def test_what_nothing_dates_is_sent_with_what_bounds_it(outbox, punches, clock):
+    """After the last good moment before its boot, before the first boot that was synchronised."""
+    good_ms = clock.utc_ms
+    outbox.note_time(clock.now(), rtc=False)
+    seen = Stamp(5000, 7_000_000_000, "boot-2", Trust.UNSYNCED)
     outbox.put(punches.make(seen=seen))
+    clock.boot_id, clock.boot_ns, clock.utc_ms = "boot-3", 9_000_000_000, good_ms + 600_000
     read = message.parse(outbox.lease().body)
-    assert read.seen_ms == 5000
-    assert read.clock == ("synced" if change == "synced then" else None)
-    assert read.seen_bounds_ms is None
+    assert read.clock == "estimated"
+    assert read.seen_bounds_ms == (good_ms + 7_000, good_ms + 600_000 - 9_000)
+    assert read.seen_ms == good_ms + 7_000
+
+
+def test_what_nothing_bounds_says_so(outbox, punches, clock):
+    """A kiosk that was never synchronised promises no more than it knows."""
+    clock.trust = Trust.UNSYNCED
+    outbox.put(punches.make(seen=Stamp(5000, 7, clock.boot_id, Trust.UNSYNCED)))
+    read = message.parse(outbox.lease().body)
+    assert (read.clock, read.seen_ms) == ("estimated", 5000)
+    assert read.seen_bounds_ms == (EARLIEST_MS, LATEST_MS)
+
+
+def test_a_time_that_was_synchronised_stays_as_it_was(outbox, punches):
+    """Nothing that comes later changes what was right."""
+    outbox.put(punches.make(seen=Stamp(5000, 7, "boot-0", Trust.SYNCED)))
+    read = message.parse(outbox.lease().body)
+    assert (read.clock, read.seen_ms, read.seen_bounds_ms) == ("synced", 5000, None)
+
+
+def test_good_moments_are_kept_only_while_something_needs_them(outbox, punches, clock, ask):
+    """One an hour for years would fill the card; one bounds whatever comes next."""
+    undated = punches.make(seen=Stamp(5000, 7, "boot-2", Trust.UNSYNCED))
+    outbox.put(undated)
+    for _ in range(3):
+        outbox.note_time(clock.now(), rtc=True)
+        clock.forward(3600)
+    assert ask(outbox, "SELECT count(*) FROM good_time") == [(3,)]
+    assert ask(outbox, "SELECT rtc FROM boot ORDER BY id") == [(None,), (1,)]
+    outbox.lease()
+    outbox.note_time(clock.now(), rtc=True)
+    kept = ask(outbox, "SELECT utc_ms FROM good_time")
+    assert kept == [(clock.utc_ms,)]
 
 
 def test_quarantine_tells_why_and_when(outbox, punches, clock):

@@ -140,7 +140,8 @@ def test_a_damaged_model_does_not_stop_a_kiosk_that_has_another(daemon, reposito
     daemon.start()
     (refused,) = [line for line in daemon.said if "model.refused" in line]
     assert "own.onnx has SHA-256" in refused
-    assert daemon.json("status")["model"] == "mobilefacenet-fp32"
+    # Which of the shipped ones is fastest is for the processor to say.
+    assert daemon.json("status")["model"].startswith("mobilefacenet-")
     assert daemon.stop() == 0
 
 

@@ -30,7 +30,7 @@ EMPLOYEES = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, 
     quality=SHARES,
     liveness=st.none() | SHARES,
     utc_ms=st.integers(0, 253_402_300_799_999),
-    trust=st.sampled_from(Trust),
+    trust=st.sampled_from(list(set(Trust) - {Trust.ESTIMATED})),
     signed=st.booleans(),
 )
 def test_a_punch_comes_back_as_it_was(
@@ -85,6 +85,16 @@ def test_a_punch_without_an_employee_names_nobody(freeze_punch):
     """No E1 means no F3 either: a score tells against whom."""
     fields = json.loads(freeze_punch(employee=None, score=0.9, kind=None, liveness=None))
     assert not {"E1", "F3", "A2", "S2"} & set(fields)
+
+
+def test_an_estimated_time_comes_with_its_bounds(freeze_punch, seen):
+    """The server reads the same bounds; without them nobody could."""
+    bounds = (seen.utc_ms - 5, seen.utc_ms + 7_000)
+    stamp = replace(seen, trust=Trust.ESTIMATED, bounds_ms=bounds)
+    read = message.parse(freeze_punch(stamp=stamp))
+    assert (read.clock, read.seen_bounds_ms) == ("estimated", bounds)
+    with pytest.raises(MessageError, match="TS1_MIN, TS1_MAX: expected with CLK estimated"):
+        message.parse(freeze_punch(stamp=replace(stamp, bounds_ms=None)))
 
 
 def test_an_unsynced_clock_claims_nothing(freeze_punch, seen):
