@@ -14,7 +14,7 @@ from kiosk.errors import ConfigError, ModelError, UserError
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the commands of this module."""
     check = commands.add_parser("check-config", help="tell every mistake in a configuration")
-    check.add_argument("file", type=Path, metavar="FILE")
+    check.add_argument("file", type=Path, metavar="FILE", help="the configuration, in TOML")
     add_json(check)
     check.set_defaults(action=check_config)
     doctor = commands.add_parser("doctor", help="check what the kiosk needs")
