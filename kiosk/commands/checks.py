@@ -9,6 +9,7 @@ from pathlib import Path
 from kiosk.commands.console import add_config, add_json, say, say_json
 from kiosk.config import Settings, load
 from kiosk.errors import ConfigError, ModelError, UserError
+from kiosk.files import lacks
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -46,7 +47,7 @@ def _problems(file: Path) -> Iterator[str]:
         settings = load(file)
     except ConfigError:
         return
-    if all(Path(folder).is_dir() for folder in settings.models.extra_dirs):
+    if not any(lacks(Path(folder), Path.is_dir) for folder in settings.models.extra_dirs):
         yield from _unknown_models(settings)
 
 
