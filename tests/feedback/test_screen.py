@@ -25,6 +25,7 @@ STATES = [
     (NoticeKind.ALREADY_RECORDED, "Ann", r"Already recorded at \d\d:\d\d"),
     (NoticeKind.NOT_RECOGNISED, None, "Not recognised"),
     (NoticeKind.CANNOT_RECORD, None, "CANNOT RECORD"),
+    (NoticeKind.NO_CAMERA, None, "No camera picture"),
 ]
 LOOK_AT = """() => {
   const style = getComputedStyle(document.body);
@@ -180,6 +181,21 @@ def test_a_message_gives_way_to_idle(open_page, screen, tell):
     state = view.evaluate(LOOK_AT)
     assert state["kind"] == "idle"
     assert (state["headline"], state["person"]) == ("Ready", "")
+
+
+def test_a_message_gives_way_to_no_camera(open_page, screen, tell):
+    """The last visit is told after the camera went: what follows is not that it is ready."""
+    page = open_page(hold_s=4.0)
+    view = screen()
+    wait_for(view, "idle")
+    jump(view, 1)
+    tell(page, NoticeKind.NO_CAMERA)
+    tell(page, NoticeKind.RECORDED, "ann")
+    expect = pytest.importorskip("playwright.sync_api").expect
+    expect(view.locator("body")).to_have_attribute("data-kind", "recorded")
+    view.clock.run_for(4100)
+    state = view.evaluate(LOOK_AT)
+    assert (state["kind"], state["headline"]) == ("no-camera", "No camera picture")
 
 
 def test_cannot_record_does_not_give_way(open_page, screen, tell):

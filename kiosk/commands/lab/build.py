@@ -23,10 +23,16 @@ if TYPE_CHECKING:
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command of this module."""
     parser = commands.add_parser("build", help="rewrite, search, gate, measure and record")
-    parser.add_argument("model", type=Path, metavar="FP32")
-    parser.add_argument("--calib", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--holdout", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument("model", type=Path, metavar="FP32", help="the ONNX file to start from")
+    parser.add_argument(
+        "--calib", type=Path, required=True, metavar="DIR", help="pictures to calibrate with"
+    )
+    parser.add_argument(
+        "--holdout", type=Path, required=True, metavar="DIR", help="other pictures, to judge on"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="where models, record and report go"
+    )
     parser.add_argument("--name", metavar="NAME", help="begins the files' names; default: FP32's")
     parser.add_argument("--samples", type=int, metavar="N", help="at most so many for calibration")
     parser.add_argument(

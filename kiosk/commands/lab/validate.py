@@ -33,8 +33,8 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser = commands.add_parser(
         "validate", help="an INT8 model against its FP32 original: agreement, curves, the gate"
     )
-    parser.add_argument("fp32", type=Path, metavar="FP32")
-    parser.add_argument("int8", type=Path, metavar="INT8")
+    parser.add_argument("fp32", type=Path, metavar="FP32", help="the original")
+    parser.add_argument("int8", type=Path, metavar="INT8", help="what was made of it")
     parser.add_argument(
         "--images",
         type=Path,
