@@ -7,8 +7,6 @@ are the daemon's own (`kiosk.vision.session`).
 from __future__ import annotations
 
 import json
-import os
-import platform
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -24,6 +22,7 @@ import onnxruntime as ort
 from kiosk.clock import Clock, SystemClock
 from kiosk.errors import ModelError, UserError
 from kiosk.lab.coldstart import daemon_session
+from kiosk.lab.machine import describe, machine_line
 from kiosk.lab.progress import track
 from kiosk.types import FloatArray
 
@@ -31,9 +30,6 @@ _WARM_UP = 3
 _OPERATOR_RUNS = 10
 _CHILD_RUNS = 5
 _CHILD_TIMEOUT_S = 300
-
-_TELLING = ("asimddp", "i8mm", "avx2", "avx512f", "avx512_vnni", "avx_vnni")
-"""Features that decide how fast 8-bit products are, as /proc/cpuinfo writes them."""
 
 Entries = Mapping[str, Mapping[str, str]]
 Inputs = Sequence[FloatArray] | Mapping[str, Sequence[FloatArray]]
@@ -172,7 +168,9 @@ def profile(
         ModelProfile(name, len(data), extra[name], tuple(timings[name]))
         for name, data in models.items()
     )
-    return Profile(machine_line(), f"onnxruntime {ort.__version__}", rounds, against, measured)
+    return Profile(
+        machine_line(describe()), f"onnxruntime {ort.__version__}", rounds, against, measured
+    )
 
 
 def _check(
@@ -187,23 +185,6 @@ def _check(
     strangers = sorted({*entries, *([against] if against else [])} - set(models))
     if strangers:
         raise UserError(f"one of {', '.join(models)} expected, got {', '.join(strangers)}")
-
-
-def machine_line(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """This machine in one line: processor, what it has for 8-bit products, cores it may use."""
-    try:
-        text = cpuinfo.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        # A sandbox may hide it: the architecture is known all the same.
-        text = ""
-    said = [line.partition(":") for line in text.splitlines()]
-    names = {key.strip(): value.strip() for key, _, value in said}
-    name = names.get("Model") or names.get("model name") or "unknown processor"
-    words = set((names.get("flags") or names.get("Features") or "").split())
-    features = [word for word in _TELLING if word in words]
-    cores = len(os.sched_getaffinity(0))
-    parts = [name, platform.machine(), *features, f"{cores} core{'' if cores == 1 else 's'}"]
-    return ", ".join(parts)
 
 
 def warm_of(milliseconds: Sequence[float]) -> Warm:

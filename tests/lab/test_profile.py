@@ -1,7 +1,6 @@
 """Profiles: figures from a clock in hand, turns in order, and what a child process tells."""
 
 import json
-import os
 import subprocess
 import sys
 
@@ -15,7 +14,7 @@ from kiosk.commands.lab.profile import entries_of, names_of, threads_of
 from kiosk.errors import ModelError, UserError
 from kiosk.lab import profile as module
 from kiosk.lab.coldstart import peak_bytes
-from kiosk.lab.profile import machine_line, operators_of, profile, warm_of
+from kiosk.lab.profile import operators_of, profile, warm_of
 
 FACE = np.zeros((1, 3, 112, 112), dtype=np.float32)
 BALLAST = 400 * 1024 * 1024
@@ -242,16 +241,6 @@ def test_a_child_that_dies_is_told(tiny_embedder):
     request = {"model": "/nowhere.onnx", "input": "x", "threads": 1, "entries": {}, "runs": 1}
     with pytest.raises(ModelError, match=r"tiny: a process of its own ended with 1: .*nowhere"):
         module._child("tiny", request)
-
-
-def test_the_machine_in_one_line(tmp_path):
-    """Processor, architecture, the features that decide about INT8; unknown is said."""
-    info = tmp_path / "cpuinfo"
-    info.write_text("model name\t: AMD EPYC\nflags\t\t: fpu avx2 sse avx512_vnni\n")
-    cores = f"{len(os.sched_getaffinity(0))} core"
-    assert machine_line(info).startswith("AMD EPYC, ")
-    assert f"avx2, avx512_vnni, {cores}" in machine_line(info)
-    assert machine_line(tmp_path / "none").startswith("unknown processor, ")
 
 
 def test_json_keys(tiny_embedder, crops, capsys):
