@@ -97,7 +97,10 @@ def quantised(model: onnx.ModelProto, recipe: Recipe, ranges: Path | None) -> on
                 _static(source, target, recipe, ranges)
         # The quantiser raises whatever its parts raise.
         except Exception as error:
-            raise ModelError(f"onnxruntime's quantiser failed: {error}") from error
+            raise ModelError(
+                f"onnxruntime's quantiser failed: {error}",
+                hint="`kiosk lab quantize` leaves operators out: --op-types A,B, or --exclude NODE",
+            ) from error
         result = onnx.load(target)
     check_weights(result)
     return result

@@ -251,7 +251,7 @@ def test_json_keys(tiny_embedder, crops, capsys):
     arguments += ["--rounds", "2", "--starts", "1", "--images", str(folder), "--aligned", "--json"]
     assert main(arguments) == 0
     document = json.loads(capsys.readouterr().out)
-    assert set(document) == {"machine", "runtime", "rounds", "against", "models"}
+    assert set(document) == {"machine", "runtime", "rounds", "against", "models", "advice"}
     assert document["against"] == "fp32.onnx"
     assert [model["name"] for model in document["models"]] == ["fp32.onnx", "int8.onnx"]
     for model, file in zip(document["models"], (fp32, int8), strict=True):
