@@ -163,8 +163,7 @@ def _tries(built: Built) -> tuple[Try, ...]:
         Try(t.name, t.int8, t.layers, t.score.mean, t.score.least, note="search, tuning faces")
         for t in built.found.tries
     ]
-    # Where the search comes back to where it was, the row is the same: once is enough.
-    return (*ends, *dict.fromkeys(searched))
+    return (*ends, *searched)
 
 
 def _advice(built: Built, best: Made, gate: tuple[GateLine, ...]) -> tuple[Advice, ...]:

@@ -45,6 +45,11 @@ def test_a_build_leaves_all_that_remakes_it(sets, capsys):
         eight, layers = in_int8(read_subject(out / each["file"]).proto)
         assert (eight, layers) == (each["layers_int8"], each["layers"])
         assert eight >= layers - 2
+    names = [tried["name"] for tried in record["tries"]]
+    shown = [tried["name"] for tried in json.loads((out / "report_data.json").read_text())["tries"]]
+    assert len(set(shown)) == len(shown)
+    assert shown[-len(names) :] == names
+    assert len(set(names)) == len(names)
     made = rebuild(out / "quantization_config.yaml", sets / "small-fp32.onnx", None)
     assert [each.file for each in made] == [each["file"] for each in record["files"]]
     assert all(each.same for each in made)
