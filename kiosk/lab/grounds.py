@@ -16,10 +16,10 @@ from kiosk.lab.advice import Advice, Facts, LayerError, advise
 from kiosk.lab.graph import Net
 from kiosk.lab.prelu import slope_of
 from kiosk.lab.prepare import base_of, ready
-from kiosk.lab.profile import Profile
 from kiosk.lab.quantise import preprocessed, size_of
 from kiosk.lab.sensitivity import layer_errors, same_layers
 from kiosk.lab.subject import Subject, is_quantised
+from kiosk.lab.timing import Profile
 from kiosk.types import FloatArray
 from kiosk.vision.cpu import Cpu
 

@@ -12,8 +12,8 @@ from kiosk.lab.equalise import factors_of, streams
 from kiosk.lab.graph import Net
 from kiosk.lab.grounds import graph_facts, layers_of, profile_advice
 from kiosk.lab.prepare import base_of, float_graph
-from kiosk.lab.profile import Cold, ModelProfile, Operator, Profile, Timing, warm_of
 from kiosk.lab.quantise import Recipe, preprocessed, quantised, size_of
+from kiosk.lab.timing import Cold, ModelProfile, Operator, Profile, Timing, warm_of
 from kiosk.vision.cpu import cpu_of
 from lab.nets import mobile, mobile_sketch, noise, subject_of
 

@@ -14,7 +14,8 @@ from kiosk.commands.lab.profile import entries_of, names_of, threads_of
 from kiosk.errors import ModelError, UserError
 from kiosk.lab import profile as module
 from kiosk.lab.coldstart import peak_bytes
-from kiosk.lab.profile import operators_of, profile, warm_of
+from kiosk.lab.profile import operators_of, profile
+from kiosk.lab.timing import Cold, warm_of
 
 FACE = np.zeros((1, 3, 112, 112), dtype=np.float32)
 BALLAST = 400 * 1024 * 1024
@@ -56,7 +57,7 @@ def timed(monkeypatch):
             for name, runs in costs.items()
         }
         monkeypatch.setattr(module, "daemon_session", lambda data, *_: sessions[data].pop(0))
-        cold = module.Cold(1.0, 1.0, 1, 2)
+        cold = Cold(1.0, 1.0, 1, 2)
         monkeypatch.setattr(module._Bench, "cold", lambda *_: cold)
         monkeypatch.setattr(module._Bench, "operators", lambda *_: ())
         models = {name: name.encode() for name in costs}

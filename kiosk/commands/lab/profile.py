@@ -13,7 +13,7 @@ from kiosk.errors import UserError
 
 if TYPE_CHECKING:
     from kiosk.lab.faces import FaceSet
-    from kiosk.lab.profile import ModelProfile, Profile, Timing
+    from kiosk.lab.timing import ModelProfile, Profile, Timing
 
 _MOST_THREADS = 16
 _MIB = 1024 * 1024
