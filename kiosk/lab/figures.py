@@ -38,10 +38,7 @@ _LEAST_EDGE, _BINS = 0.975, 50
 
 def report_data(built: Built) -> ReportData:
     """The figures of the report: the chosen variant, or the best where none passes."""
-    best = built.chosen or max(
-        built.variants,
-        key=lambda made: made.validation.agreed.mean_cosine if made.validation else 0,
-    )
+    best = _best(built)
     request, judged = built.request, best.validation
     this = machine.describe()
     gate = gate_lines(judged.lines if judged else ())
@@ -85,6 +82,19 @@ def report_data(built: Built) -> ReportData:
         tar_far=JUDGED_FAR,
         advice=_advice(built, best, gate),
         records=_records(built),
+    )
+
+
+def advice_of(built: Built) -> tuple[Advice, ...]:
+    """The advice of the report."""
+    best = _best(built)
+    return _advice(built, best, gate_lines(best.validation.lines if best.validation else ()))
+
+
+def _best(built: Built) -> Made:
+    return built.chosen or max(
+        built.variants,
+        key=lambda made: made.validation.agreed.mean_cosine if made.validation else 0,
     )
 
 

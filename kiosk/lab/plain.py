@@ -14,7 +14,7 @@ import onnx
 from kiosk.errors import UserError
 from kiosk.lab.advice import Advice, advise
 from kiosk.lab.calibrate import write_ranges
-from kiosk.lab.faces import FaceSet, read_folder
+from kiosk.lab.faces import FaceSet, Skipped, read_folder
 from kiosk.lab.files import write_model
 from kiosk.lab.grounds import graph_facts
 from kiosk.lab.identities import Identities
@@ -37,12 +37,13 @@ class Done:
     bytes: int
     source_bytes: int
     faces: int
-    skipped: tuple[str, ...]
+    skipped: tuple[Skipped, ...]
     advice: tuple[Advice, ...]
 
     def document(self) -> dict[str, Any]:
         """The JSON form."""
-        return asdict(self)
+        skipped = [{"file": str(s.path), "reason": s.reason} for s in self.skipped]
+        return {**asdict(self), "skipped": skipped}
 
 
 def quantise_file(
@@ -88,7 +89,7 @@ def quantise_file(
         bytes=len(data),
         source_bytes=size_of(subject.proto),
         faces=len(faces.faces) if faces else 0,
-        skipped=tuple(f"{s.path}: {s.reason}" for s in faces.skipped) if faces else (),
+        skipped=faces.skipped if faces else (),
         advice=_advice(result, faces, subject),
     )
 
