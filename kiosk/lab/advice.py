@@ -230,7 +230,7 @@ def _cpu(facts: Facts) -> Advice | None:
         "no-dot-product",
         "hint",
         f"This CPU ({facts.architecture or 'unknown'}) has no dot product ({wanted}).",
-        "8-bit products take as long as float ones here: INT8 wins memory and little time.",
+        "8-bit products take several instructions here: INT8 wins memory, and little time or none.",
         "Profile both on the machine that is to run it and take the faster one.",
     )
 
