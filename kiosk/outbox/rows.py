@@ -6,10 +6,11 @@ import uuid
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from kiosk.errors import OutboxBrokenError, OutboxError
+from kiosk.errors import OutboxDamagedError, OutboxError
 from kiosk.types import Direction, ReceiptStatus, Stamp, Trust
 from kiosk.wire.eventid import is_event_id
 
+_TRUSTS = tuple(trust.value for trust in Trust)
 _STAMP = "event.utc_ms, event.boottime_ns, boot.boot_id, event.trust"
 _EVENT = (
     "event.position, event.event_id, event.epoch, epoch.name || ':' || event.number,"
@@ -21,6 +22,18 @@ _BY_ID = f"SELECT {_EVENT} FROM event {_JOINED} WHERE event.event_id = ?"  # noq
 _OLDEST = (
     f"SELECT {_EVENT} FROM waiting JOIN event USING (position) {_JOINED}"  # noqa: S608
     " ORDER BY waiting.position LIMIT 1"
+)
+_WAITING = (
+    f"SELECT {_EVENT}, waiting.draft, waiting.body FROM waiting"  # noqa: S608
+    f" JOIN event USING (position) {_JOINED}"
+    " WHERE waiting.position >= ? ORDER BY waiting.position LIMIT ?"
+)
+# The second SELECT goes by the index alone, where the first one has read the table.
+_ACCOUNTED = (
+    "WITH slice AS MATERIALIZED (SELECT position, event_id, length(trust) FROM event"
+    " WHERE position > ? ORDER BY position LIMIT ?)"
+    " SELECT max(position), count(*), sum((SELECT known.position FROM event AS known"
+    " WHERE known.event_id = slice.event_id) = slice.position) FROM slice"
 )
 _SET_ASIDE = (
     f"SELECT {_EVENT}, quarantine.reason, quarantine.utc_ms"  # noqa: S608
@@ -65,6 +78,15 @@ class SetAside:
     utc_ms: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """One queued event with its sealed draft, or its sealed body once that was frozen."""
+
+    event: Recorded
+    draft: bytes | None
+    body: bytes | None
+
+
 class Rows:
     """Named reads and changes over one open transaction."""
 
@@ -85,11 +107,29 @@ class Rows:
         """Return the row that the tables' own rules say is there."""
         row = self.first(query, *values)
         if row is None:
-            raise OutboxBrokenError(
+            raise OutboxDamagedError(
                 f"expected a row, got none for: {query}",
-                hint="the file was changed by hand or is damaged; restore it",
+                hint="the file was changed by hand or is damaged; restart",
             )
         return row
+
+    def epochs(self) -> dict[str, int]:
+        """Return the highest number of every epoch, the newest last."""
+        query = "SELECT name, highest FROM epoch ORDER BY id"
+        return dict(self._connection.execute(query, ()).fetchall())
+
+    def waiting_from(self, position: int, limit: int) -> list[Kept]:
+        """Return what waits from a position on, as it is kept."""
+        rows = self._connection.execute(_WAITING, (position, limit)).fetchall()
+        return [Kept(_recorded(row[:-2]), row[-2], row[-1]) for row in rows]
+
+    def unaccounted(self, after: int, limit: int) -> tuple[int, int] | None:
+        """Read settled and other events after a position, and find each again by its id.
+
+        Returns the last position read and how many were not found; None after the last event.
+        """
+        last, read, found = self.one(_ACCOUNTED, after, limit)
+        return None if last is None else (last, read - found)
 
     def waits(self) -> bool:
         """Return whether anything is queued."""
@@ -218,4 +258,6 @@ def _recorded(row: tuple[Any, ...]) -> Recorded:
 
 def _stamp(row: tuple[Any, ...]) -> Stamp:
     utc_ms, boottime_ns, boot_id, trust = row
+    if trust not in _TRUSTS:
+        raise OutboxDamagedError(f"expected one of {', '.join(_TRUSTS)}, got {trust!r}")
     return Stamp(utc_ms, boottime_ns, boot_id, Trust(trust))

@@ -28,7 +28,7 @@ def instructions(ask):
             nonlocal steps
             steps += 1
 
-        connection = outbox._database._connection
+        connection = outbox._queue.database._connection
         outbox._owner.ask(lambda: connection.set_progress_handler(step, 1))
         try:
             call()

@@ -1,0 +1,76 @@
+"""What is read of the file to find damage, before and after the kiosk is ready."""
+
+from __future__ import annotations
+
+import logging
+
+from kiosk.clock import Clock
+from kiosk.errors import OutboxDamagedError, VaultError
+from kiosk.outbox.bodies import Bodies
+from kiosk.outbox.database import Database
+from kiosk.outbox.rows import Kept, Rows
+
+log = logging.getLogger(__name__)
+
+# All but `event`, which has a row for every punch ever recorded: that one is read afterwards.
+_SMALL_TABLES = ("epoch", "boot", "waiting", "quarantine", "last_punch", "device", "reserve")
+# So many rows are read in one transaction, that a punch need not wait for more.
+_AT_A_TIME = 1000
+
+
+class Inspection:
+    """Looks at one open database; OutboxDamagedError for whatever SQLite or the seals refuse."""
+
+    def __init__(self, database: Database, bodies: Bodies, clock: Clock) -> None:
+        self._database = database
+        self._bodies = bodies
+        self._clock = clock
+        self._read_up_to: int | None = 0
+
+    def begin(self, *, clean: bool) -> None:
+        """Before anything else is read: the tables, and after an unclean end what is in them."""
+        self._database.check_schema()
+        if not clean:
+            for table in _SMALL_TABLES:
+                self._database.check(table)
+
+    def read_waiting(self) -> None:
+        """Read all that waits; what does not authenticate is set aside at once, and loudly."""
+        position = 0
+        while True:
+            with self._database.transaction() as connection:
+                rows = Rows(connection)
+                kept = rows.waiting_from(position, _AT_A_TIME)
+                strangers = [(each.event, why) for each in kept if (why := self._stranger(each))]
+                for event, reason in strangers:
+                    rows.set_aside(event, reason, self._clock.now().utc_ms)
+            for event, reason in strangers:
+                fields = {"event_id": event.event_id, "seq": event.seq, "reason": reason}
+                log.error("outbox.unsendable", extra={"fields": fields})
+            if not kept:
+                return
+            position = kept[-1].event.position + 1
+
+    def go_on(self) -> bool:
+        """Read a slice of all events ever recorded; whether any are left to read."""
+        if self._read_up_to is None:
+            return False
+        after = self._read_up_to
+        with self._database.transaction() as connection:
+            read = Rows(connection).unaccounted(after, _AT_A_TIME)
+            if read is not None and read[1]:
+                raise OutboxDamagedError(
+                    f"expected every event under its id, {read[1]} are not"
+                    f" (positions {after + 1} to {read[0]})"
+                )
+        if read is None:
+            log.info("outbox.inspected", extra={"fields": {"up_to": after}})
+        self._read_up_to = None if read is None else read[0]
+        return read is not None
+
+    def _stranger(self, kept: Kept) -> str:
+        try:
+            self._bodies.check(kept.event.event_id, kept.draft, kept.body)
+        except VaultError as error:
+            return f"cannot be sent: {error}"
+        return ""
