@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 
-from kiosk.errors import OutboxBrokenError, OutboxFullError
+from kiosk.errors import OutboxBrokenError, OutboxError, OutboxFullError
 from kiosk.outbox.schema import MIGRATIONS
 from kiosk.vault import TAG_BYTES
 
@@ -28,6 +28,9 @@ _SLOT = struct.Struct("<4sQBH8sQQ")
 # A slot has a block of the file system to itself; only its first sector is written.
 _SLOT_BYTES = 4096
 _WRITTEN_BYTES = 512
+_NOT_WRITABLE = {
+    errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS
+}  # fmt: skip
 
 
 class Standing(Enum):
@@ -200,6 +203,11 @@ class Mark:
                 raise OutboxFullError(
                     f"{self._path}: no space left on its disk; nothing was recorded",
                     hint="free space; what was recorded before is kept",
+                ) from error
+            if error.errno in _NOT_WRITABLE:
+                raise OutboxError(
+                    f"{self._path}: expected a file that can be written, got: {error.strerror}",
+                    hint="make its folder writable for this user, or set paths.state_dir",
                 ) from error
             raise OutboxBrokenError(
                 f"{self._path}: {error.strerror or error}; what is on disk is uncertain",
