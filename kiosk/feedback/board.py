@@ -43,8 +43,9 @@ class Board:
         self._changed = threading.Condition()
         self._viewers: list[Viewer] = []
         self._closed = False
-        self.idle = Notice.of(NoticeKind.IDLE, None, clock.now())
-        self._shown = Shown(self.idle, clock.boottime_ns())
+        self.rest = Notice.of(NoticeKind.IDLE, None, clock.now())
+        """What is up when nothing else is."""
+        self._shown = Shown(self.rest, clock.boottime_ns())
 
     def show(self, notice: Notice) -> None:
         """Put a notice up; returns at once."""
@@ -54,6 +55,11 @@ class Board:
             for viewer in self._viewers:
                 viewer.waiting.append(shown)
             self._changed.notify_all()
+
+    def settle(self, rest: Notice) -> None:
+        """Change what every notice gives way to when its time is over, and put it up now."""
+        self.rest = rest
+        self.show(rest)
 
     def left_ms(self, shown: Shown) -> int | None:
         """Milliseconds this stays up: 0 when its time is over, None when it stands."""

@@ -7,7 +7,7 @@ const LEAST_FIT = 0.4;
 const LOST = { kind: "lost", headline: "Kiosk is not running", detail: "use another way", person: null };
 
 const element = (id) => document.getElementById(id);
-let idle = LOST;
+let rest = LOST;
 let onScreen = LOST;
 let files = null;
 let holding = 0;
@@ -28,13 +28,14 @@ function fit() {
 function show(state) {
   clearTimeout(holding);
   onScreen = state;
+  rest = state.rest ?? rest;
   element("headline").textContent = state.headline;
   element("person").textContent = state.person ?? "";
   element("detail").textContent = state.detail;
   document.body.dataset.kind = state.kind;
   fit();
   if (state.hold_ms != null) {
-    holding = setTimeout(show, state.hold_ms, idle);
+    holding = setTimeout(show, state.hold_ms, rest);
   }
 }
 
@@ -44,7 +45,6 @@ function greet(hello) {
     location.reload();
   }
   files = hello.page;
-  idle = hello.idle;
   element("label").textContent = hello.label;
 }
 

@@ -10,7 +10,7 @@ from kiosk.clock import Clock
 from kiosk.config import Feedback
 from kiosk.errors import UserError
 from kiosk.feedback.board import Board
-from kiosk.feedback.notice import Notice
+from kiosk.feedback.notice import Notice, NoticeKind
 from kiosk.feedback.web import HOST, WebServer
 
 log = logging.getLogger(__name__)
@@ -26,6 +26,7 @@ class Page:
     def __init__(self, settings: Feedback, label: str, *, clock: Clock) -> None:
         self._settings = settings
         self._label = label
+        self._clock = clock
         self._board = Board(clock, hold_s=settings.hold_s, max_viewers=MAX_VIEWERS)
         self._web: WebServer | None = None
         self._thread: threading.Thread | None = None
@@ -56,6 +57,10 @@ class Page:
             notice = dataclasses.replace(notice, person=None)
         self._board.show(notice)
         log.debug("feedback.shown", extra={"fields": {"kind": notice.kind.value}})
+
+    def rest(self, kind: NoticeKind) -> None:
+        """Change what the screen says while nobody is in front of it: ready, or that it is not."""
+        self._board.settle(Notice.of(kind, None, self._clock.now()))
 
     def close(self) -> None:
         """End the threads and sockets, within a second; a second call does nothing."""

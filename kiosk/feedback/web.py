@@ -1,9 +1,9 @@
 """The page over HTTP: three files and a stream of Server-Sent Events, on loopback only.
 
-The stream follows the HTML standard, "Server-sent events". Its events: `hello` (label, words of
-the idle state, fingerprint of the files), `notice` (what is on the screen and for how long) and
-`beat` (an event, not a comment: a script cannot see comments, and by its silence the page knows
-a kiosk that hangs with its sockets open).
+The stream follows the HTML standard, "Server-sent events". Its events: `hello` (label, fingerprint
+of the files), `notice` (what is on the screen, for how long, and what it gives way to) and `beat`
+(an event, not a comment: a script cannot see comments, and by its silence the page knows a kiosk
+that hangs with its sockets open).
 """
 
 from __future__ import annotations
@@ -65,7 +65,6 @@ class WebServer(ThreadingHTTPServer):
         content = b"\0".join(data for data, _ in self.files.values())
         self.hello = {
             "label": label,
-            "idle": _words(board.idle),
             "page": hashlib.sha256(content).hexdigest()[:16],
         }
         self._open: set[Any] = set()
@@ -194,9 +193,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _on_screen(board: Board, shown: Shown) -> dict[str, Any]:
     left_ms = board.left_ms(shown)
-    if left_ms == 0:
-        return _words(board.idle) | {"hold_ms": None}
-    return _words(shown.notice) | {"hold_ms": left_ms}
+    rest = _words(board.rest)
+    words = rest if left_ms == 0 else _words(shown.notice)
+    return words | {"hold_ms": left_ms or None, "rest": rest}
 
 
 def _words(notice: Notice) -> dict[str, Any]:

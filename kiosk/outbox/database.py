@@ -40,8 +40,9 @@ class Database:
         """Open or make the file and bring it to the newest version.
 
         `left_at` is the version in which our last process left it, None where nothing says that
-        it ever was ours; what it cannot be after that is damage. OutboxLockedError: another process has it open. OutboxError: it cannot be opened for
-        writing, or is another program's or a later kiosk's. OutboxDamagedError: it is damaged.
+        it ever was ours; what it cannot be after that is damage. OutboxLockedError: another
+        process has it open. OutboxError: it cannot be opened for writing, or is another
+        program's or a later kiosk's. OutboxDamagedError: it is damaged.
         """
         self._path = path
         self._left_at = left_at

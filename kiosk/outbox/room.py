@@ -31,7 +31,7 @@ _TAKEN_PAGES = 512
 _IDLE_PAGES = 8192
 _GIVEN_BACK_PAGES = 64
 _ROWS_AT_A_TIME = 8
-_FILLING, _NEARLY_FULL = 0.80, 0.95
+FILLING, _NEARLY_FULL = 0.80, 0.95
 # A warning is over when the disk is that much emptier again: it must not come and go.
 _HYSTERESIS = 0.02
 
@@ -196,7 +196,7 @@ class Room:
 
     def _warn(self) -> None:
         used = self.disk.used
-        reached = max((limit for limit in (_FILLING, _NEARLY_FULL) if used >= limit), default=0.0)
+        reached = max((limit for limit in (FILLING, _NEARLY_FULL) if used >= limit), default=0.0)
         if reached > self._warned:
             level = logging.ERROR if reached == _NEARLY_FULL else logging.WARNING
             fields = {"used": round(used, 3), "free_bytes": self.disk.free_bytes}

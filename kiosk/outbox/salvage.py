@@ -118,7 +118,7 @@ def _columns(database: Database, table: str) -> str:
 def _copy_whole(database: Database, table: str) -> None:
     columns = _columns(database, table)
     if columns:
-        copying = f"INSERT OR IGNORE INTO main.{table} ({columns}) SELECT {columns}"  # noqa: S608
+        copying = f"INSERT OR IGNORE INTO main.{table} ({columns}) SELECT {columns}"
         database.salvage(f"{copying} FROM wreck.{table}", ())
 
 
@@ -130,7 +130,7 @@ def _copy_ranges(database: Database, table: str) -> None:
     believed = ", ".join(f"'{trust.value}'" for trust in Trust)
     only = f" AND trust IN ({believed})" if table == "event" else ""
     # A new file has an epoch of its own already; the old one's of that number goes before it.
-    copying = f"INSERT OR REPLACE INTO main.{table} ({columns}) SELECT {columns}"  # noqa: S608
+    copying = f"INSERT OR REPLACE INTO main.{table} ({columns}) SELECT {columns}"
     statement = f"{copying} FROM wreck.{table} WHERE {key} BETWEEN ? AND ?{only}"
     highest = database.peek(f"SELECT max({key}) FROM wreck.{table}")  # noqa: S608
     last = highest[0][0] if highest and isinstance(highest[0][0], int) else _UNKNOWN_HIGHEST
@@ -196,8 +196,7 @@ _ACCOUNTS = (
     "DELETE FROM last_punch WHERE position NOT IN (SELECT position FROM event)",
     "INSERT OR IGNORE INTO epoch (id, name)"
     " SELECT DISTINCT epoch, lower(hex(randomblob(4))) FROM event",
-    "INSERT OR IGNORE INTO boot (id, boot_id)"
-    " SELECT DISTINCT boot, 'unknown-' || boot FROM event",
+    "INSERT OR IGNORE INTO boot (id, boot_id) SELECT DISTINCT boot, 'unknown-' || boot FROM event",
     "CREATE TEMP TABLE held AS SELECT epoch, max(number) AS highest, count(*) AS events,"
     " sum(state = 'queued') AS queued, sum(state = 'quarantined') AS quarantined,"
     " sum(state = 'settled') AS settled FROM event GROUP BY epoch",

@@ -89,9 +89,7 @@ class Outbox:
         tag = None if employee is None else self._bodies.employee_tag(employee)
 
         def put(ledger: Ledger) -> str:
-            return ledger.put(
-                punch.event_id, draft, punch.seen, employee_tag=tag, kind=punch.kind
-            )
+            return ledger.put(punch.event_id, draft, punch.seen, employee_tag=tag, kind=punch.kind)
 
         seq = self._owner.ask(lambda: self._with_room(put))
         self.arrived.set()

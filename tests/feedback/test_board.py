@@ -73,6 +73,16 @@ def test_a_kiosk_that_cannot_record_says_so_until_told_otherwise(board, clock, k
     assert board.left_ms(board.next(board.join(), HANG_S)) is None
 
 
+def test_what_stands_behind_every_notice_can_be_changed(board, clock):
+    """A kiosk that cannot record says so at once, and again when a notice's time is over."""
+    viewer = board.join()
+    board.settle(notice(clock, NoticeKind.CANNOT_RECORD))
+    board.show(notice(clock, NoticeKind.LOOK))
+    kinds = [board.next(viewer, HANG_S).notice.kind for _ in range(3)]
+    assert kinds == [NoticeKind.IDLE, NoticeKind.CANNOT_RECORD, NoticeKind.LOOK]
+    assert board.rest.kind is NoticeKind.CANNOT_RECORD
+
+
 def test_close_ends_waiting_and_later_viewers(board):
     """After close nobody waits on the board any more."""
     early = board.join()

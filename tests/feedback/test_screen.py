@@ -192,6 +192,20 @@ def test_cannot_record_does_not_give_way(open_page, screen, tell):
     assert view.evaluate(LOOK_AT)["kind"] == "cannot-record"
 
 
+def test_a_screen_that_rests_on_cannot_record_comes_back_to_it(open_page, screen, tell):
+    """While nothing can be recorded a "hold still" gives way to that, never to "ready"."""
+    page = open_page(hold_s=4.0)
+    view = screen()
+    page.rest(NoticeKind.CANNOT_RECORD)
+    wait_for(view, "cannot-record")
+    tell(page, NoticeKind.LOOK)
+    wait_for(view, "look")
+    jump(view, 5)
+    wait_for(view, "cannot-record")
+    page.rest(NoticeKind.IDLE)
+    wait_for(view, "idle")
+
+
 def test_a_lost_kiosk_is_told_and_found_again(open_page, screen, tell):
     """No stale green: a dead kiosk is named at once, a living one is back by itself."""
     page = open_page(hold_s=30.0)
