@@ -21,6 +21,8 @@ from kiosk.outbox.wal import FOLD_AT_FRAMES, Log
 
 # The low byte of SQLite's extended result codes (https://www.sqlite.org/rescode.html).
 _PRIMARY_CODE = 0xFF
+# Damaged text, be it only in the words of an error, comes as the second one.
+_FAULTS = (sqlite3.Error, UnicodeDecodeError)
 _SCHEMA = "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name"
 
 
@@ -182,7 +184,7 @@ class Database:
         """Return all rows of a query, none where they cannot be read."""
         try:
             return self._connection.execute(query).fetchall()
-        except sqlite3.Error as error:
+        except _FAULTS as error:
             _refuse_fatal(error, self._path)
             return []
 
@@ -193,7 +195,7 @@ class Database:
         """
         try:
             return self._connection.execute(statement, values).rowcount
-        except sqlite3.Error as error:
+        except _FAULTS as error:
             _refuse_fatal(error, self._path)
             return None
 
@@ -208,9 +210,15 @@ class Database:
             self.broken = error
 
     def _set(self, name: str, value: str, expected: object) -> None:
-        """Set a pragma and read it back: SQLite ignores silently what it cannot do."""
+        """Set a pragma and read it back: SQLite ignores silently what it cannot do.
+
+        One that stands already is left alone: to set it again may write to the file.
+        """
+        read = f"PRAGMA {name}"
+        if self._connection.execute(read).fetchone() == (expected,):
+            return
         self._connection.execute(f"PRAGMA {name} = {value}").fetchall()
-        row = self._connection.execute(f"PRAGMA {name}").fetchone()
+        row = self._connection.execute(read).fetchone()
         # No row at all: this SQLite was built without memory mapping, which is what is wanted.
         got = 0 if row is None and name == "mmap_size" else row and row[0]
         if got != expected:
@@ -257,7 +265,7 @@ class Database:
     def _errors_named(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
+        except _FAULTS as error:
             named = _named(error, self._path)
             self._note(named)
             raise named from error
@@ -284,14 +292,14 @@ def _private_file(path: Path) -> int:
         ) from error
 
 
-def _refuse_fatal(error: sqlite3.Error, path: Path) -> None:
+def _refuse_fatal(error: Exception, path: Path) -> None:
     """Raise what is no damage of the file that is read, but trouble of the disk or of memory."""
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & _PRIMARY_CODE
     if code in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM}:
         raise _named(error, path) from error
 
 
-def _named(error: sqlite3.Error, path: Path) -> OutboxError:
+def _named(error: Exception, path: Path) -> OutboxError:
     """Return the outbox's own error for one of SQLite's; what is not known to be harmless stops."""
     # Errors of the Python module itself carry no code: text that is no UTF-8, for one.
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & _PRIMARY_CODE

@@ -36,11 +36,14 @@ class Inspection:
 
     def read_waiting(self) -> None:
         """Read all that waits; what does not authenticate is set aside at once, and loudly."""
+        self._balance()
         position = 0
         while True:
             with self._database.transaction() as connection:
                 rows = Rows(connection)
                 kept = rows.waiting_from(position, _AT_A_TIME)
+                for each in kept:
+                    _agree(each)
                 strangers = [(each.event, why) for each in kept if (why := self._stranger(each))]
                 for event, reason in strangers:
                     rows.set_aside(event, reason, self._clock.now().utc_ms)
@@ -68,9 +71,32 @@ class Inspection:
         self._read_up_to = None if read is None else read[0]
         return read is not None
 
+    def _balance(self) -> None:
+        """What the epochs count must be there, each with its event in the right state."""
+        with self._database.transaction() as connection:
+            rows = Rows(connection)
+            for counted, table, state in zip(
+                rows.counts(), ("waiting", "quarantine"), ("queued", "quarantined"), strict=True
+            ):
+                (there,) = rows.one(
+                    f"SELECT count(*) FROM {table} JOIN event USING (position)"  # noqa: S608
+                    " WHERE event.state = ?",
+                    state,
+                )
+                (held,) = rows.one(f"SELECT count(*) FROM {table}")  # noqa: S608
+                if not counted == there == held:
+                    raise OutboxDamagedError(
+                        f"{table}: expected {counted} events, got {held}, {there} of them {state}"
+                    )
+
     def _stranger(self, kept: Kept) -> str:
         try:
             self._bodies.check(kept.event.event_id, kept.draft, kept.body)
         except VaultError as error:
             return f"cannot be sent: {error}"
         return ""
+
+
+def _agree(kept: Kept) -> None:
+    if kept.known_at != kept.event.position:
+        raise OutboxDamagedError(f"expected {kept.event.seq} under its id, it is not found by it")

@@ -22,7 +22,7 @@ from kiosk.outbox.schema import PAGE_BYTES
 log = logging.getLogger(__name__)
 
 BALLAST_BYTES = 16 << 20
-RESERVE_ROWS = 160
+RESERVE_ROWS = 128
 _ROW_PAGES = 64
 # Less than this is the sender's: a batch of bodies that are larger than their drafts.
 _KEPT_PAGES = 256

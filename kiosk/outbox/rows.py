@@ -24,7 +24,9 @@ _OLDEST = (
     " ORDER BY waiting.position LIMIT 1"
 )
 _WAITING = (
-    f"SELECT {_EVENT}, waiting.draft, waiting.body FROM waiting"  # noqa: S608
+    f"SELECT {_EVENT}, waiting.draft, waiting.body,"  # noqa: S608
+    " (SELECT known.position FROM event AS known WHERE known.event_id = event.event_id)"
+    " FROM waiting"
     f" JOIN event USING (position) {_JOINED}"
     " WHERE waiting.position >= ? ORDER BY waiting.position LIMIT ?"
 )
@@ -80,11 +82,15 @@ class SetAside:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """One queued event with its sealed draft, or its sealed body once that was frozen."""
+    """One queued event with its sealed draft, or its sealed body once that was frozen.
+
+    `known_at` is the position at which its id is found.
+    """
 
     event: Recorded
     draft: bytes | None
     body: bytes | None
+    known_at: int | None
 
 
 class Rows:
@@ -118,10 +124,15 @@ class Rows:
         query = "SELECT name, highest FROM epoch ORDER BY id"
         return dict(self._connection.execute(query, ()).fetchall())
 
+    def counts(self) -> tuple[int, int]:
+        """Return how many events the epochs count as queued, and as set aside."""
+        queued, aside = self.one("SELECT sum(queued), sum(quarantined) FROM epoch")
+        return queued, aside
+
     def waiting_from(self, position: int, limit: int) -> list[Kept]:
         """Return what waits from a position on, as it is kept."""
         rows = self._connection.execute(_WAITING, (position, limit)).fetchall()
-        return [Kept(_recorded(row[:-2]), row[-2], row[-1]) for row in rows]
+        return [Kept(_recorded(row[:-3]), *row[-3:]) for row in rows]
 
     def unaccounted(self, after: int, limit: int) -> tuple[int, int] | None:
         """Read settled and other events after a position, and find each again by its id.
