@@ -21,6 +21,8 @@ from kiosk.outbox.wal import FOLD_AT_FRAMES, Log
 
 # The low byte of SQLite's extended result codes (https://www.sqlite.org/rescode.html).
 _PRIMARY_CODE = 0xFF
+# In KiB, negative as SQLite wants it: ids go into their index in no order.
+_SALVAGE_CACHE = -48_000
 # Damaged text, be it only in the words of an error, comes as the second one.
 _FAULTS = (sqlite3.Error, UnicodeDecodeError)
 _SCHEMA = "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name"
@@ -177,6 +179,7 @@ class Database:
         """
         with self._errors_named():
             self._set("foreign_keys", "OFF", 0)
+            self._set("cache_size", str(_SALVAGE_CACHE), _SALVAGE_CACHE)
         opened = self.salvage("ATTACH ? AS wreck", (str(wreck),)) is not None
         return opened and self.peek("SELECT 1 FROM wreck.sqlite_schema LIMIT 1") != []
 
@@ -194,10 +197,13 @@ class Database:
         None, with nothing changed, when that cannot be read or does not fit the tables here.
         """
         try:
-            return self._connection.execute(statement, values).rowcount
+            changed = self._connection.execute(statement, values).rowcount
         except _FAULTS as error:
             _refuse_fatal(error, self._path)
             return None
+        if self.log.frames() >= FOLD_AT_FRAMES:
+            self.fold()
+        return changed
 
     def _fold_after_commit(self) -> None:
         """What was committed stays so, whatever comes of this: the next transaction is told."""

@@ -79,7 +79,7 @@ class Inspection:
                 rows.counts(), ("waiting", "quarantine"), ("queued", "quarantined"), strict=True
             ):
                 (there,) = rows.one(
-                    f"SELECT count(*) FROM {table} JOIN event USING (position)"  # noqa: S608
+                    f"SELECT count(*) FROM {table} CROSS JOIN event USING (position)"  # noqa: S608
                     " WHERE event.state = ?",
                     state,
                 )

@@ -26,8 +26,8 @@ _OLDEST = (
 _WAITING = (
     f"SELECT {_EVENT}, waiting.draft, waiting.body,"  # noqa: S608
     " (SELECT known.position FROM event AS known WHERE known.event_id = event.event_id)"
-    " FROM waiting"
-    f" JOIN event USING (position) {_JOINED}"
+    # CROSS: waiting first, so that never more of `event` is read than waits.
+    f" FROM waiting CROSS JOIN event USING (position) {_JOINED}"
     " WHERE waiting.position >= ? ORDER BY waiting.position LIMIT ?"
 )
 # The second SELECT goes by the index alone, where the first one has read the table.

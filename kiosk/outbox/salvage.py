@@ -25,6 +25,8 @@ _UNKNOWN_HIGHEST = 1 << 22
 # A damaged root makes every row of its table unreadable: that many refusals say so.
 _MOST_REFUSALS = 20_000
 _AT_A_TIME = 500
+_PIECE = 1 << 17
+_MOST_KEYS = 1 << 26
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +136,7 @@ def _copy_ranges(database: Database, table: str) -> None:
     statement = f"{copying} FROM wreck.{table} WHERE {key} BETWEEN ? AND ?{only}"
     highest = database.peek(f"SELECT max({key}) FROM wreck.{table}")  # noqa: S608
     last = highest[0][0] if highest and isinstance(highest[0][0], int) else _UNKNOWN_HIGHEST
-    ranges, refusals = [(1, max(1, last))], 0
+    ranges, refusals = _ranges(last), 0
     while ranges and refusals < _MOST_REFUSALS:
         low, high = ranges.pop()
         if database.salvage(statement, (low, high)) is None:
@@ -142,6 +144,14 @@ def _copy_ranges(database: Database, table: str) -> None:
             if low < high:
                 middle = (low + high) // 2
                 ranges += [(middle + 1, high), (low, middle)]
+
+
+def _ranges(last: int) -> list[tuple[int, int]]:
+    """Cut 1 to `last` into pieces, the lowest at the end of the list."""
+    if last > _MOST_KEYS:
+        # No kiosk has had so many: the key itself is damaged, and most of the range is empty.
+        return [(_MOST_KEYS + 1, last), *_ranges(_MOST_KEYS)]
+    return [(low, min(last, low + _PIECE - 1)) for low in reversed(range(1, last + 1, _PIECE))]
 
 
 def _drop_strangers(database: Database, bodies: Bodies) -> int:

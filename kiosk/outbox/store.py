@@ -27,6 +27,8 @@ T = TypeVar("T")
 
 # A commit on a worn card may take seconds; beyond this the disk hangs.
 _DEADLINE_S = 20.0
+# A start may have to salvage years of events from a damaged file.
+_START_DEADLINE_S = 900.0
 
 
 class Outbox:
@@ -65,7 +67,7 @@ class Outbox:
         """
         self._owner.start()
         try:
-            self._owner.ask(self._open)
+            self._owner.ask(self._open, deadline_s=_START_DEADLINE_S)
         except BaseException:
             self._owner.close(self._shut, _DEADLINE_S)
             raise
