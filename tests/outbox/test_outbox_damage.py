@@ -14,6 +14,11 @@ PAGE = 1024
 ROUNDS = 50
 
 
+def tend_all(outbox):
+    while outbox.tend():
+        pass
+
+
 def told(caplog, name):
     return [r.fields for r in caplog.records if r.message == name]
 
@@ -112,8 +117,7 @@ def test_damage_among_settled_events_is_found_afterwards(reopen, punches, path, 
     outbox = reopen()
     assert [f["reason"] for f in told(caplog, "outbox.salvaged")] == []
     with pytest.raises(OutboxDamagedError):
-        while outbox.tend():
-            pass
+        tend_all(outbox)
     with pytest.raises(OutboxDamagedError):
         outbox.status()
     outbox = reopen()
@@ -128,7 +132,8 @@ def test_a_changed_row_is_never_sent(closed, reopen, path, caplog):
     """A flipped bit in sealed bytes that SQLite cannot see: set aside, all others are sent."""
     connection = sqlite3.connect(path)
     connection.execute(
-        "UPDATE waiting SET draft = CAST(substr(draft, 1, 60) || x'00' || substr(draft, 62) AS BLOB)"
+        "UPDATE waiting SET draft ="
+        " CAST(substr(draft, 1, 60) || x'00' || substr(draft, 62) AS BLOB)"
         " WHERE position = (SELECT max(position) FROM waiting)"
     )
     connection.commit()

@@ -102,9 +102,7 @@ def record_until_full(outbox, punches, folder, most=100_000):
 
 
 @pytest.mark.parametrize("dim", [192, 1024])
-def test_a_full_disk_still_takes_two_thousand_punches(
-    disk, open_on, punches, caplog, dim, numbers
-):
+def test_a_full_disk_still_takes_two_thousand_punches(disk, open_on, punches, caplog, dim, numbers):
     """The ballast gone as well, the reserve holds 2,000; then it is said, and sending goes on.
 
     Space coming back is noticed without a restart, and the reserve is filled again.

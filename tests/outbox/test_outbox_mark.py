@@ -185,6 +185,7 @@ def test_the_mark_of_another_device_is_none(tmp_path):
 
 def test_the_mark_is_whole_after_every_write(tmp_path):
     """What is read back is what was written last, whatever was written in between."""
+
     def tag(data):
         return Vault(bytes(32)).tag(data.hex(), "test")
 
