@@ -50,9 +50,9 @@ def test_all_tables_are_strict(outbox, ask):
 
 def test_a_setting_that_does_not_take_is_refused(build, monkeypatch):
     """SQLite ignores what it cannot do; the outbox does not."""
-    broken = (*schema.PRAGMAS[:1], ("synchronous", "NORMAL", 2))
+    broken = (*schema.PRAGMAS[:1], ("trusted_schema", "ON", 0))
     monkeypatch.setattr(database, "PRAGMAS", broken)
-    with pytest.raises(OutboxBrokenError, match="PRAGMA synchronous to become 2, got 1"):
+    with pytest.raises(OutboxBrokenError, match="PRAGMA trusted_schema to become 0, got 1"):
         build().start()
 
 
