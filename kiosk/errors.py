@@ -19,6 +19,7 @@ KioskError
 │   ├── OutboxLockedError     another process owns it
 │   ├── OutboxFullError       no space: nothing was recorded
 │   └── OutboxBrokenError     input/output failed: what is on disk is uncertain, restart
+│       └── OutboxDamagedError    the file itself is damaged: the next start sets it aside
 ├── UplinkError               the event was not settled
 │   ├── LinkDownError         no answer, or one that asks to try again
 │   └── UplinkPausedError     the server refuses this kiosk, or nobody proves to be it
@@ -143,6 +144,10 @@ class OutboxFullError(OutboxError):
 
 class OutboxBrokenError(OutboxError):
     """Input or output failed; what is on disk is uncertain until the file is read again."""
+
+
+class OutboxDamagedError(OutboxBrokenError):
+    """The file is damaged; the next start sets it aside and takes over what can be trusted."""
 
 
 class UplinkError(KioskError):

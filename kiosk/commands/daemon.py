@@ -11,7 +11,7 @@ from typing import Any
 
 from kiosk.changeover import in_words
 from kiosk.commands.console import add_config, add_json, say, say_json, settings_of
-from kiosk.commands.outbox import queue_words
+from kiosk.commands.outbox import disk_words, queue_words
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -58,6 +58,8 @@ def show_status(options: argparse.Namespace) -> int:
         say_json(status)
         return 0
     say(f"{status['state']}, up {status['uptime_s']:.0f} s, version {status['version']}")
+    if status["cannot_record"]:
+        say(f"          {status['cannot_record']}")
     say(f"camera    {_camera_words(status['camera'])}")
     say(f"model     {status['model']} (threshold {status['threshold']:.3f})")
     for line in _model_words(status):
@@ -69,6 +71,7 @@ def show_status(options: argparse.Namespace) -> int:
     say(f"gallery   {status['gallery']}")
     say(f"server    {_link_words(status['online'])}")
     say(f"queue     {queue_words(status['outbox'])}")
+    say(f"disk      {disk_words(status['disk'])}")
     for what, number in sorted(status["counts"].items()):
         say(f"          {what}: {number}")
     return 0

@@ -80,6 +80,15 @@ def queue_words(counts: dict[str, Any]) -> str:
     )
 
 
+def disk_words(disk: dict[str, Any]) -> str:
+    """The disk and what is kept of it for punches, in one line."""
+    ballast = "ballast there" if disk["ballast"] else "no ballast"
+    return (
+        f"{disk['used']:.0%} in use, {disk['free_bytes'] / 1e6:.0f} MB free;"
+        f" reserve {disk['reserve']:.0%}, {ballast}"
+    )
+
+
 def _moment(utc_ms: int | None) -> str:
     if utc_ms is None:
         return "-"

@@ -32,6 +32,17 @@ class Bodies:
         """Return 16 bytes that only this device id gives, under this secret."""
         return self._vault.tag(self._device_id, "outbox.device")
 
+    def mark_tag(self, data: bytes) -> bytes:
+        """Return 16 bytes that authenticate the high-water mark of this device's queue."""
+        return self._vault.tag(f"{self._device_id}/{data.hex()}", "outbox.mark")
+
+    def check(self, event_id: str, draft: bytes | None, body: bytes | None) -> None:
+        """VaultError unless what is kept of an event, of either form, is this very event's."""
+        if draft is not None:
+            self._vault.unseal(draft, self._context("draft", event_id))
+        if body is not None:
+            self.open(event_id, body)
+
     def seal_mark(self, number: int) -> bytes:
         """Seal the number of the newest gallery."""
         return self._vault.seal(str(number).encode("ascii"), self._context("gallery", "newest"))

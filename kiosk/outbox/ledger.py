@@ -19,6 +19,7 @@ from kiosk.errors import OutboxError, UserError, VaultError, WireError
 from kiosk.outbox.bodies import Bodies
 from kiosk.outbox.database import Database
 from kiosk.outbox.hindsight import GoodTime, in_hindsight
+from kiosk.outbox.mark import Mark
 from kiosk.outbox.rows import Recorded, Rows, SetAside
 from kiosk.types import Direction, Envelope, ReceiptStatus, Stamp, Trust
 from kiosk.vault import ID_FILE, KEY_FILE
@@ -45,10 +46,11 @@ class OutboxStatus:
 class Ledger:
     """The life of events in one database."""
 
-    def __init__(self, database: Database, bodies: Bodies, clock: Clock) -> None:
+    def __init__(self, database: Database, bodies: Bodies, clock: Clock, mark: Mark) -> None:
         self._database = database
         self._bodies = bodies
         self._clock = clock
+        self._mark = mark
 
     def bind(self, where: Path) -> None:
         """Make the queue this device's, once; OutboxError if it is another one's.
@@ -70,6 +72,16 @@ class Ledger:
                     f"{where}: expected the {name} that this queue was sealed with, got another",
                     hint=f"restore {name} from a backup, or move the queue away and begin anew",
                 )
+
+    def epochs(self) -> dict[str, int]:
+        """Return the highest number of every epoch by name, the newest last."""
+        with self._rows() as rows:
+            return rows.epochs()
+
+    def begin_epoch(self) -> None:
+        """Give numbers from 1 on under a new name, once some that were given are missing."""
+        with self._rows() as rows:
+            rows.run("INSERT INTO epoch (name) VALUES (lower(hex(randomblob(4))))")
 
     def gallery_mark(self) -> int:
         """Return the number of the newest gallery, 0 if none was noted; VaultError if changed."""
@@ -106,6 +118,10 @@ class Ledger:
             rows.run("INSERT INTO waiting (position, draft) VALUES (?, ?)", position, draft)
             if employee_tag is not None:
                 rows.remember(employee_tag, kind, position)
+            # The commit's sync takes the mark to the disk as well.
+            epoch, _, number = seq.partition(":")
+            self._mark.begin(epoch, int(number))
+        self._mark.done()
         return seq
 
     def last_recorded(self, employee_tag: bytes, kind: Direction | None) -> Stamp | None:

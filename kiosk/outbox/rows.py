@@ -6,11 +6,12 @@ import uuid
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from kiosk.errors import OutboxBrokenError, OutboxError
+from kiosk.errors import OutboxDamagedError, OutboxError
 from kiosk.outbox.hindsight import GoodTime
 from kiosk.types import Direction, ReceiptStatus, Stamp, Trust
 from kiosk.wire.eventid import is_event_id
 
+_TRUSTS = tuple(trust.value for trust in Trust)
 _STAMP = "event.utc_ms, event.boottime_ns, boot.boot_id, event.trust"
 _EVENT = (
     "event.position, event.event_id, event.epoch, epoch.name || ':' || event.number,"
@@ -22,6 +23,20 @@ _BY_ID = f"SELECT {_EVENT} FROM event {_JOINED} WHERE event.event_id = ?"  # noq
 _OLDEST = (
     f"SELECT {_EVENT} FROM waiting JOIN event USING (position) {_JOINED}"  # noqa: S608
     " ORDER BY waiting.position LIMIT 1"
+)
+_WAITING = (
+    f"SELECT {_EVENT}, waiting.draft, waiting.body,"  # noqa: S608
+    " (SELECT known.position FROM event AS known WHERE known.event_id = event.event_id)"
+    # CROSS: waiting first, so that never more of `event` is read than waits.
+    f" FROM waiting CROSS JOIN event USING (position) {_JOINED}"
+    " WHERE waiting.position >= ? ORDER BY waiting.position LIMIT ?"
+)
+# The second SELECT goes by the index alone, where the first one has read the table.
+_ACCOUNTED = (
+    "WITH slice AS MATERIALIZED (SELECT position, event_id, length(trust) FROM event"
+    " WHERE position > ? ORDER BY position LIMIT ?)"
+    " SELECT max(position), count(*), sum((SELECT known.position FROM event AS known"
+    " WHERE known.event_id = slice.event_id) = slice.position) FROM slice"
 )
 _SET_ASIDE = (
     f"SELECT {_EVENT}, quarantine.reason, quarantine.utc_ms"  # noqa: S608
@@ -66,6 +81,19 @@ class SetAside:
     utc_ms: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """One queued event with its sealed draft, or its sealed body once that was frozen.
+
+    `known_at` is the position at which its id is found.
+    """
+
+    event: Recorded
+    draft: bytes | None
+    body: bytes | None
+    known_at: int | None
+
+
 class Rows:
     """Named reads and changes over one open transaction."""
 
@@ -86,11 +114,34 @@ class Rows:
         """Return the row that the tables' own rules say is there."""
         row = self.first(query, *values)
         if row is None:
-            raise OutboxBrokenError(
+            raise OutboxDamagedError(
                 f"expected a row, got none for: {query}",
-                hint="the file was changed by hand or is damaged; restore it",
+                hint="the file was changed by hand or is damaged; restart",
             )
         return row
+
+    def epochs(self) -> dict[str, int]:
+        """Return the highest number of every epoch, the newest last."""
+        query = "SELECT name, highest FROM epoch ORDER BY id"
+        return dict(self._connection.execute(query, ()).fetchall())
+
+    def counts(self) -> tuple[int, int]:
+        """Return how many events the epochs count as queued, and as set aside."""
+        queued, aside = self.one("SELECT sum(queued), sum(quarantined) FROM epoch")
+        return queued, aside
+
+    def waiting_from(self, position: int, limit: int) -> list[Kept]:
+        """Return what waits from a position on, as it is kept."""
+        rows = self._connection.execute(_WAITING, (position, limit)).fetchall()
+        return [Kept(_recorded(row[:-3]), *row[-3:]) for row in rows]
+
+    def unaccounted(self, after: int, limit: int) -> tuple[int, int] | None:
+        """Read settled and other events after a position, and find each again by its id.
+
+        Returns the last position read and how many were not found; None after the last event.
+        """
+        last, read, found = self.one(_ACCOUNTED, after, limit)
+        return None if last is None else (last, read - found)
 
     def waits(self) -> bool:
         """Return whether anything is queued."""
@@ -261,4 +312,6 @@ def _recorded(row: tuple[Any, ...]) -> Recorded:
 
 def _stamp(row: tuple[Any, ...]) -> Stamp:
     utc_ms, boottime_ns, boot_id, trust = row
+    if trust not in _TRUSTS:
+        raise OutboxDamagedError(f"expected one of {', '.join(_TRUSTS)}, got {trust!r}")
     return Stamp(utc_ms, boottime_ns, boot_id, Trust(trust))

@@ -185,6 +185,20 @@ def test_cannot_record_does_not_give_way(open_page, screen, tell):
     assert view.evaluate(LOOK_AT)["kind"] == "cannot-record"
 
 
+def test_a_screen_that_rests_on_cannot_record_comes_back_to_it(open_page, screen, tell):
+    """While nothing can be recorded a "hold still" gives way to that, never to "ready"."""
+    page = open_page(hold_s=4.0)
+    view = screen()
+    page.cannot_record(True)
+    wait_for(view, "cannot-record")
+    jump(view, 1)
+    tell(page, NoticeKind.LOOK)
+    expect = pytest.importorskip("playwright.sync_api").expect
+    expect(view.locator("body")).to_have_attribute("data-kind", "look")
+    view.clock.run_for(4100)
+    assert view.evaluate(LOOK_AT)["kind"] == "cannot-record"
+
+
 def test_a_lost_kiosk_is_told_and_found_again(open_page, screen, tell):
     """No stale green: a dead kiosk is named at once, a living one is back by itself."""
     page = open_page(hold_s=30.0)

@@ -2,6 +2,9 @@
 
 import pytest
 
+from kiosk.outbox.database import Database
+from kiosk.outbox.inspection import Inspection
+from kiosk.outbox.schema import MIGRATIONS
 from kiosk.types import Direction, Receipt, ReceiptStatus
 
 MANY = 20_000
@@ -28,7 +31,7 @@ def instructions(ask):
             nonlocal steps
             steps += 1
 
-        connection = outbox._database._connection
+        connection = outbox._queue.database._connection
         outbox._owner.ask(lambda: connection.set_progress_handler(step, 1))
         try:
             call()
@@ -77,3 +80,28 @@ def test_quarantine_does_not_slow_the_lease(outbox, punches, instructions):
     for _ in range(150):
         cost()
     assert cost() <= first + SLACK
+
+
+def test_a_start_does_not_look_at_settled_rows(reopen, punches, ask):
+    """Clean or not, a start reads what waits; years of settled events are read afterwards."""
+    outbox = reopen()
+    outbox.put(punches.make())
+    ask(outbox, SETTLED_ROWS, MANY)
+    ask(outbox, "UPDATE epoch SET highest = ?, settled = ?", MANY, MANY - 1)
+    outbox.close(10.0)
+    for clean in (True, False):
+        database = Database(outbox._path, left_at=len(MIGRATIONS))
+        steps = [0]
+
+        def step(steps=steps):
+            steps[0] += 1
+
+        database._connection.set_progress_handler(step, 1)
+        inspection = Inspection(database, outbox._bodies, punches.clock)
+        inspection.begin(clean=clean)
+        inspection.read_waiting()
+        assert steps[0] < MANY / 10
+        while inspection.go_on():
+            pass
+        assert steps[0] > MANY
+        database.close()
