@@ -22,6 +22,7 @@ KioskError
 ├── UplinkError               the event was not settled
 │   ├── LinkDownError         no answer, or one that asks to try again
 │   └── UplinkPausedError     the server refuses this kiosk, or nobody proves to be it
+│       └── BareRefusalError  an unsigned event was refused by a status alone
 └── ControlError              the running daemon could not be asked
 """
 
@@ -167,6 +168,10 @@ class UplinkPausedError(UplinkError):
 
     Also a refusal of one event that nothing proves to be the server's: all events stay.
     """
+
+
+class BareRefusalError(UplinkPausedError):
+    """A refusal of one event that carried no signature, by a status and nothing else."""
 
 
 class ControlError(KioskError):

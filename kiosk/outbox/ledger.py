@@ -112,41 +112,40 @@ class Ledger:
         with self._rows() as rows:
             return rows.last_punch(employee_tag, kind)
 
-    def waits(self) -> bool:
-        """Return whether anything is queued; nothing is changed."""
+    def waits(self, count: int) -> bool:
+        """Return whether at least so many events are queued; nothing is changed."""
         with self._rows() as rows:
-            return rows.waits()
+            return rows.waits(count)
 
-    def lease(self) -> Envelope | None:
-        """Return the oldest queued event, its body frozen and the attempt counted on disk.
+    def lease(self, limit: int, beyond: str | None) -> list[Envelope]:
+        """Return the oldest queued events, bodies frozen and attempts counted on disk, all at once.
 
         One whose bytes do not authenticate, or make no message, is set aside with a loud word:
-        it must neither be sent nor hold up all that wait behind it.
+        it must neither be sent nor hold up all that wait behind it. `beyond`: only events that
+        were recorded after that one.
         """
         while True:
+            leased, unsendable = [], []
             with self._rows() as rows:
-                event = rows.oldest()
-                if event is None:
-                    return None
-                try:
-                    return self._leased(rows, event)
-                except (VaultError, WireError) as error:
-                    reason = f"cannot be sent: {error}"
-                    rows.set_aside(event, reason, self._now_ms())
-            fields = {"event_id": event.event_id, "seq": event.seq, "reason": reason}
-            log.error("outbox.unsendable", extra={"fields": fields})
+                earlier = None if beyond is None else rows.event(beyond)
+                events = rows.waiting(limit, beyond=earlier.position if earlier else 0)
+                for event in events:
+                    try:
+                        leased.append(self._leased(rows, event))
+                    except (VaultError, WireError) as error:
+                        reason = f"cannot be sent: {error}"
+                        rows.set_aside(event, reason, self._now_ms())
+                        unsendable.append((event, reason))
+            for event, reason in unsendable:
+                fields = {"event_id": event.event_id, "seq": event.seq, "reason": reason}
+                log.error("outbox.unsendable", extra={"fields": fields})
+            if leased or not events:
+                return leased
 
-    def settle(self, event_id: str, status: ReceiptStatus) -> Recorded:
-        """End a leased event by the server's word: erase it, or set it aside if rejected."""
+    def settle(self, words: Sequence[tuple[str, ReceiptStatus]]) -> list[Recorded]:
+        """End leased events by the server's word, all or none: erased, or set aside if rejected."""
         with self._rows() as rows:
-            event = rows.queued(event_id)
-            if event.body_sha256 is None:
-                raise OutboxError(f"expected an event that was leased, {event_id} never was")
-            if status is ReceiptStatus.REJECTED:
-                rows.set_aside(event, "rejected by the server", self._now_ms(), status)
-            else:
-                rows.erase(event, status)
-        return event
+            return [self._settled(rows, event_id, status) for event_id, status in words]
 
     def quarantine(self, event_id: str, reason: str) -> Recorded:
         """Set a queued event aside."""
@@ -181,6 +180,16 @@ class Ledger:
             oldest = rows.oldest()
         seen = None if oldest is None else oldest.seen
         return OutboxStatus(queued, quarantined, settled, seen, name, highest)
+
+    def _settled(self, rows: Rows, event_id: str, status: ReceiptStatus) -> Recorded:
+        event = rows.queued(event_id)
+        if event.body_sha256 is None:
+            raise OutboxError(f"expected an event that was leased, {event_id} never was")
+        if status is ReceiptStatus.REJECTED:
+            rows.set_aside(event, "rejected by the server", self._now_ms(), status)
+        else:
+            rows.erase(event, status)
+        return event
 
     def _leased(self, rows: Rows, event: Recorded) -> Envelope:
         draft, sealed = rows.one(

@@ -18,9 +18,9 @@ _EVENT = (
 _JOINED = "JOIN boot ON boot.id = event.boot JOIN epoch ON epoch.id = event.epoch"
 # All are put together from the constants above, never from values.
 _BY_ID = f"SELECT {_EVENT} FROM event {_JOINED} WHERE event.event_id = ?"  # noqa: S608
-_OLDEST = (
+_WAITING = (
     f"SELECT {_EVENT} FROM waiting JOIN event USING (position) {_JOINED}"  # noqa: S608
-    " ORDER BY waiting.position LIMIT 1"
+    " WHERE waiting.position > ? ORDER BY waiting.position LIMIT ?"
 )
 _SET_ASIDE = (
     f"SELECT {_EVENT}, quarantine.reason, quarantine.utc_ms"  # noqa: S608
@@ -91,14 +91,18 @@ class Rows:
             )
         return row
 
-    def waits(self) -> bool:
-        """Return whether anything is queued."""
-        return self.first("SELECT 1 FROM waiting LIMIT 1") is not None
+    def waits(self, count: int) -> bool:
+        """Return whether at least so many are queued; looks at no more than them."""
+        return self.first("SELECT 1 FROM waiting LIMIT 1 OFFSET ?", count - 1) is not None
 
     def oldest(self) -> Recorded | None:
         """Return the event that has waited longest."""
-        row = self.first(_OLDEST)
-        return None if row is None else _recorded(row)
+        return next(iter(self.waiting(1)), None)
+
+    def waiting(self, limit: int, *, beyond: int = 0) -> list[Recorded]:
+        """Return the queued events that have waited longest, of those recorded after `beyond`."""
+        rows = self._connection.execute(_WAITING, (beyond, limit)).fetchall()
+        return [_recorded(row) for row in rows]
 
     def event(self, event_id: str) -> Recorded | None:
         """Return an event in whatever state, None if it was never recorded."""

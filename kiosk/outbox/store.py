@@ -102,31 +102,38 @@ class Outbox:
         tag = self._bodies.employee_tag(employee)
         return self._ask(lambda ledger: ledger.last_recorded(tag, kind))
 
-    def waits(self) -> bool:
-        """Return whether any event is not settled; nothing is changed by asking."""
-        return self._ask(Ledger.waits)
+    def waits(self, count: int = 1) -> bool:
+        """Return whether so many events are not settled; nothing is changed by asking."""
+        return self._ask(lambda ledger: ledger.waits(count))
 
-    def lease(self) -> Envelope | None:
-        """Return the oldest event that is not settled, None when nothing waits.
+    def lease(self, limit: int, *, beyond: str | None = None) -> list[Envelope]:
+        """Return the events that have waited longest, the oldest first, at most `limit`.
 
-        Its body is frozen on disk by the first lease and the same ever after, also after a
-        restart: to be called when the connection stands, immediately before the first byte. The
-        same event is returned until it is settled or set aside.
+        A body is frozen on disk by its first lease and the same ever after, also after a restart:
+        to be called when the connection stands, immediately before the first byte. The same
+        events are returned until they are settled or set aside. With `beyond`, the id of an
+        event, only those that were recorded after it.
         """
-        return self._ask(Ledger.lease)
+        return self._ask(lambda ledger: ledger.lease(limit, beyond))
 
     def settle(self, event_id: str, receipt: Receipt) -> None:
-        """End a leased event by the server's word.
+        """End one leased event, as `settle_all` does."""
+        self.settle_all([(event_id, receipt)])
 
-        `rejected` sets it aside with all it holds; any other erases it but for its id, SEQ, time
+    def settle_all(self, words: Sequence[tuple[str, Receipt]]) -> None:
+        """End leased events by the server's word on each, in one commit: all or none.
+
+        `rejected` sets one aside with all it holds; any other erases it but for its id, SEQ, time
         and the SHA-256 of its body. OutboxError for an event that is not queued and leased.
         """
-        event = self._ask(lambda ledger: ledger.settle(event_id, receipt.status))
-        if receipt.status is ReceiptStatus.REJECTED:
-            self._told_aside(event, "rejected by the server")
-            return
-        fields = self._facts(event) | {"answer": receipt.status.value}
-        log.info("outbox.settled", extra={"fields": fields})
+        statuses = [(event_id, receipt.status) for event_id, receipt in words]
+        events = self._ask(lambda ledger: ledger.settle(statuses))
+        for event, (_, status) in zip(events, statuses, strict=True):
+            if status is ReceiptStatus.REJECTED:
+                self._told_aside(event, "rejected by the server")
+                continue
+            fields = self._facts(event) | {"answer": status.value}
+            log.info("outbox.settled", extra={"fields": fields})
 
     def quarantine(self, event_id: str, reason: str) -> None:
         """Set a queued event aside; all of it is kept. OutboxError if it is not queued."""

@@ -48,8 +48,8 @@ def test_no_call_looks_at_settled_rows(outbox, punches, ask, instructions):
             "put": lambda: outbox.put(punch),
             "last": lambda: outbox.last_recorded("E-1", Direction.IN),
             "status": outbox.status,
-            "lease": outbox.lease,
-            "lease again": outbox.lease,
+            "lease": lambda: outbox.lease(1),
+            "lease again": lambda: outbox.lease(1),
             "settle": lambda: outbox.settle(punch.event_id, Receipt(ReceiptStatus.OK, 0.0)),
         }
         return {name: instructions(outbox, call) for name, call in calls.items()}
@@ -69,8 +69,8 @@ def test_quarantine_does_not_slow_the_lease(outbox, punches, instructions):
 
     def cost():
         outbox.put(punches.make())
-        steps = instructions(outbox, outbox.lease)
-        outbox.quarantine(outbox.lease().event_id, "status 400")
+        steps = instructions(outbox, lambda: outbox.lease(1))
+        outbox.quarantine(outbox.lease(1)[0].event_id, "status 400")
         return steps
 
     first = cost()
