@@ -76,6 +76,16 @@ class Record:
     embedding: bytes | None
 
 
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """An event of a known sender that could not be recorded, and why."""
+
+    event_id: str
+    device: str
+    body_sha256: bytes
+    what: str
+
+
 _COLUMNS = tuple(field.name for field in fields(Record))
 _SHOWN = ", ".join(name for name in _COLUMNS if name not in {"body_sha256", "embedding"})
 # The names in both texts are our own; values are always bound.
