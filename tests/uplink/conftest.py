@@ -14,7 +14,7 @@ import pytest
 
 from kiosk.clock import SystemClock
 from kiosk.config import Server
-from kiosk.errors import ReceiptError, UplinkPausedError
+from kiosk.errors import BareRefusalError, ReceiptError, UplinkPausedError
 from kiosk.types import (
     Direction,
     Embedding,
@@ -382,3 +382,9 @@ class Bench:
 def bench(quick):
     """Build a bench."""
     return lambda count=1, outcomes=(), plain=True: Bench(quick, count, outcomes, plain)
+
+
+@pytest.fixture
+def bare() -> BareRefusalError:
+    """What belief makes of a 400 without a receipt to an unsigned message."""
+    return BareRefusalError("expected the receipt `rejected` with status 400, got a page")
