@@ -59,5 +59,9 @@ class Bodies:
         """Open a sealed body."""
         return self._vault.unseal(sealed, self._context("body", event_id))
 
+    def open_draft(self, event_id: str, sealed: bytes) -> bytes:
+        """Open a sealed draft."""
+        return self._vault.unseal(sealed, self._context("draft", event_id))
+
     def _context(self, purpose: str, event_id: str) -> str:
         return f"outbox.{purpose}/{self._device_id}/{event_id}"

@@ -18,9 +18,10 @@ from kiosk.clock import Clock, corrected
 from kiosk.errors import OutboxError, UserError, VaultError, WireError
 from kiosk.outbox.bodies import Bodies
 from kiosk.outbox.database import Database
-from kiosk.outbox.rows import Recorded, Rows, SetAside
+from kiosk.outbox.rows import Exported, Recorded, Rows, SetAside, Shown
 from kiosk.types import Direction, Envelope, ReceiptStatus, Stamp
 from kiosk.vault import ID_FILE, KEY_FILE
+from kiosk.wire.jsontext import quoted
 
 log = logging.getLogger(__name__)
 
@@ -159,6 +160,46 @@ class Ledger:
         with self._rows() as rows:
             return rows.in_quarantine(limit)
 
+    def waiting(self, limit: int) -> list[Recorded]:
+        """Return the oldest queued events; nothing is changed."""
+        with self._rows() as rows:
+            return rows.waiting(limit)
+
+    def show(self, event_id: str) -> Shown:
+        """Return all that is kept of one event; UserError if it never was recorded."""
+        with self._rows() as rows:
+            event = rows.event(event_id)
+            if event is None:
+                raise UserError(
+                    f"expected the id of a recorded event, got {quoted(event_id)}",
+                    hint="`kiosk outbox list` and `kiosk outbox quarantine` name them",
+                )
+            draft, sealed = rows.content(event)
+            answer, reason, aside_ms = rows.ending(event)
+        try:
+            body = None
+            if sealed is not None:
+                body = self._bodies.open(event_id, sealed)
+            elif draft is not None:
+                body = self._bodies.open_draft(event_id, draft)
+        except VaultError as error:
+            return Shown(event, answer, reason, aside_ms, None, error.message)
+        return Shown(event, answer, reason, aside_ms, body, None)
+
+    def export(self, limit: int, beyond: int) -> list[Exported]:
+        """Freeze and return the oldest events that wait or were set aside, all at once.
+
+        `beyond`: only events of later positions. The state of none of them changes.
+        """
+        with self._rows() as rows:
+            return [self._exported(rows, event) for event in rows.held(limit, beyond=beyond)]
+
+    def _exported(self, rows: Rows, event: Recorded) -> Exported:
+        try:
+            return Exported(event, self._frozen(rows, event), None)
+        except (VaultError, WireError) as error:
+            return Exported(event, None, error.message)
+
     def retry(self, event_ids: Sequence[str] | None) -> list[Recorded]:
         """Queue these events again, None for all; UserError, and nothing done, for a wrong id."""
         with self._rows() as rows:
@@ -192,27 +233,22 @@ class Ledger:
         return event
 
     def _leased(self, rows: Rows, event: Recorded) -> Envelope:
-        draft, sealed = rows.one(
-            "SELECT draft, body FROM waiting WHERE position = ?", event.position
-        )
-        if sealed is None:
-            # Until this moment a clock that was set right still counts.
-            seen = corrected(event.seen, self._clock.now())
-            body, sealed = self._bodies.freeze(event.event_id, draft, seen, event.seq)
-            if seen is not event.seen:
-                rows.correct(event, seen)
-            # The draft has become the body: one copy of a face is enough.
-            rows.run(
-                "UPDATE waiting SET draft = NULL, body = ? WHERE position = ?",
-                *(sealed, event.position),
-            )
-        else:
-            body = self._bodies.open(event.event_id, sealed)
-        rows.run(
-            "UPDATE event SET attempts = attempts + 1, body_sha256 = ? WHERE position = ?",
-            *(hashlib.sha256(body).digest(), event.position),
-        )
+        body = self._frozen(rows, event)
+        rows.run("UPDATE event SET attempts = attempts + 1 WHERE position = ?", event.position)
         return Envelope(event.seq, event.event_id, body, event.attempts + 1)
+
+    def _frozen(self, rows: Rows, event: Recorded) -> bytes:
+        """The body of an event that waits or was set aside; made now if there is none yet."""
+        draft, sealed = rows.content(event)
+        if sealed is not None:
+            return self._bodies.open(event.event_id, sealed)
+        # Until this moment a clock that was set right still counts.
+        seen = corrected(event.seen, self._clock.now())
+        body, sealed = self._bodies.freeze(event.event_id, draft or b"", seen, event.seq)
+        if seen is not event.seen:
+            rows.correct(event, seen)
+        rows.keep_body(event, sealed, hashlib.sha256(body).digest())
+        return body
 
     def _now_ms(self) -> int:
         return self._clock.now().utc_ms

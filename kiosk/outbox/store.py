@@ -13,7 +13,7 @@ from kiosk.outbox.bodies import Bodies
 from kiosk.outbox.database import Database
 from kiosk.outbox.ledger import Ledger, OutboxStatus
 from kiosk.outbox.owner import Owner
-from kiosk.outbox.rows import Recorded, SetAside
+from kiosk.outbox.rows import Exported, Recorded, SetAside, Shown
 from kiosk.types import Direction, Envelope, Punch, Receipt, ReceiptStatus, Stamp
 from kiosk.vault import Vault
 from kiosk.wire.signing import Signer
@@ -142,6 +142,22 @@ class Outbox:
     def in_quarantine(self, limit: int) -> list[SetAside]:
         """Return the oldest events that were set aside, at most `limit`."""
         return self._ask(lambda ledger: ledger.in_quarantine(limit))
+
+    def waiting(self, limit: int) -> list[Recorded]:
+        """Return the events that have waited longest, at most `limit`; nothing is changed."""
+        return self._ask(lambda ledger: ledger.waiting(limit))
+
+    def show(self, event_id: str) -> Shown:
+        """Return all that is kept of one event; UserError if it never was recorded."""
+        return self._ask(lambda ledger: ledger.show(event_id))
+
+    def export(self, limit: int, *, beyond: int) -> list[Exported]:
+        """Return the oldest events that wait or were set aside, as the messages they are sent as.
+
+        Bodies are frozen as by a lease, so that what is exported and what is sent later are the
+        same bytes; nothing else changes. `beyond`: only those after that position, 0 for all.
+        """
+        return self._ask(lambda ledger: ledger.export(limit, beyond))
 
     def retry(self, event_ids: Sequence[str] | None) -> list[str]:
         """Queue events that were set aside again, None for all; returns their ids.

@@ -7,7 +7,6 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from kiosk.server.tables import (
     VERSION,
     Record,
     Unreadable,
+    values_of,
 )
 from kiosk.types import FloatArray, ReceiptStatus
 
@@ -245,7 +245,7 @@ def _recorded(
     if old == event.body_sha256:
         return ReceiptStatus.DUPLICATE
     if old is None and isinstance(event, Record):
-        connection.execute(INSERT, (*astuple(event), now))
+        connection.execute(INSERT, (*values_of(event), now))
         return ReceiptStatus.OK
     what = event.what if isinstance(event, Unreadable) else _OTHER_BODY
     connection.execute(

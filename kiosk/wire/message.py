@@ -155,7 +155,10 @@ def parse(body: bytes) -> Message:
     present, unknown ones are kept. A1 may be a UUID of any version: only our own kiosks promise
     version 7. The caller bounds the size of `body`.
     """
-    return read(read_object(body, MessageError))
+    fields = read_object(body, MessageError)
+    # What JCS cannot write could not be signed either: told here, not at the signature.
+    canonical(fields)
+    return read(fields)
 
 
 def sender_of(fields: Mapping[str, Any]) -> Sender:
@@ -167,11 +170,9 @@ def sender_of(fields: Mapping[str, Any]) -> Sender:
 
 
 def read(fields: Mapping[str, Any]) -> Message:
-    """Read the fields of a message, as `parse` does."""
+    """Read the fields of a message that has a canonical form, as `parse` does."""
     _check(fields)
     _check_required(fields)
-    # What JCS cannot write could not be signed either: told here, not at the signature.
-    canonical(fields)
     return Message(
         event_id=fields["A1"],
         device_id=fields["D1"],
