@@ -47,7 +47,7 @@ class Bodies:
     def freeze(self, event_id: str, draft: bytes, seen: Stamp, seq: str) -> tuple[bytes, bytes]:
         """Turn a sealed draft into the final body; returns it open and sealed."""
         body = message.freeze(
-            self._vault.unseal(draft, self._context("draft", event_id)),
+            self.open_draft(event_id, draft),
             seen=seen,
             seq=seq,
             device_id=self._device_id,
