@@ -50,6 +50,10 @@ def test_no_call_looks_at_settled_rows(outbox, punches, ask, instructions):
             "status": outbox.status,
             "lease": lambda: outbox.lease(1),
             "lease again": lambda: outbox.lease(1),
+            "lease a batch": lambda: outbox.lease(100),
+            "list": lambda: outbox.waiting(100),
+            "show": lambda: outbox.show(punch.event_id),
+            "export": lambda: outbox.export(100, beyond=0),
             "settle": lambda: outbox.settle(punch.event_id, Receipt(ReceiptStatus.OK, 0.0)),
         }
         return {name: instructions(outbox, call) for name, call in calls.items()}
