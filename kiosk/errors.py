@@ -147,20 +147,20 @@ class OutboxBrokenError(OutboxError):
 
 
 class UplinkError(KioskError):
-    """The event was not settled by the server."""
+    """The event was not settled by the server.
+
+    `min_delay_s` is what the server asked for (Retry-After), 0 if nothing.
+    """
 
     fate = Fate.RETRY
-
-
-class LinkDownError(UplinkError):
-    """No answer, or an answer that asks to try again later.
-
-    `min_delay_s` is what the server asked for (Retry-After or RTO), 0 if nothing.
-    """
 
     def __init__(self, message: str, *, hint: str = "", min_delay_s: float = 0.0) -> None:
         super().__init__(message, hint=hint)
         self.min_delay_s = min_delay_s
+
+
+class LinkDownError(UplinkError):
+    """No answer, or an answer that asks to try again later."""
 
 
 class UplinkPausedError(UplinkError):

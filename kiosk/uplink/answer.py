@@ -42,12 +42,16 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came back for one request, in the batch form or the single one."""
+    """What came back for one request, in the batch form or the single one.
+
+    `min_delay_s`: what Retry-After asked for, 0 if nothing.
+    """
 
     envelopes: tuple[Envelope, ...]
     status: int
     body: bytes
     is_batch: bool
+    min_delay_s: float = 0.0
 
     @property
     def has_no_batch(self) -> bool:
@@ -81,37 +85,41 @@ class Reply:
 
 def check_status(
     status: int, *, retry_after: str | None, date: str | None, is_batch: bool = False
-) -> None:
+) -> float:
     """Return for 2xx, 400 and 422, and raise for every other HTTP status what it means.
 
-    Of a batch 404, 405, 413 and 501 are let through too: they speak of batches only.
+    Returns the seconds that Retry-After asks for, 0 if none. Of a batch 404, 405, 413 and 501 are let through too: they speak of batches only.
     408, 425, 429 and 5xx but 501: LinkDownError with the delay the server asked for.
     401, 403, 404, 405, 410, 413, 501 and every status that is not named here, redirects among
     them: UplinkPausedError. `retry_after` and `date` are the reply's headers of these names.
     """
+    asked_s = _asked_delay_s(retry_after, date)
     if 200 <= status < 300 or status in _EVENT_REFUSED:
-        return
+        return asked_s
     if is_batch and (status in _NO_BATCH or status == _TOO_LARGE):
-        return
+        return asked_s
     if status in _AGAIN or (500 <= status < 600 and status not in _KIOSK_REFUSED):
         raise LinkDownError(
             f"expected a receipt, got status {status}",
             hint="the event is sent again later",
-            min_delay_s=_asked_delay_s(retry_after, date),
+            min_delay_s=asked_s,
         )
     if status == _TOO_LARGE:
         raise UplinkPausedError(
             f"expected a receipt, got status {status} for a message of a few kilobytes",
             hint="raise the limit of the server or of what stands in between",
+            min_delay_s=asked_s,
         )
     if status in _KIOSK_REFUSED:
         raise UplinkPausedError(
             f"expected a receipt, the server refuses this kiosk: {status}",
             hint="check server.url and the keys on both sides; everything is kept meanwhile",
+            min_delay_s=asked_s,
         )
     raise UplinkPausedError(
         f"expected a receipt, got status {status}, which no attendance server sends",
         hint="check server.url and what stands in between; everything is kept meanwhile",
+        min_delay_s=asked_s,
     )
 
 

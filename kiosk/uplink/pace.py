@@ -29,6 +29,7 @@ class Pace:
         self._held_until_ns = 0
         self._single_went = False
         self._doubts = 0
+        self._untried = False
 
     def limit(self) -> int:
         """How many events the next request may hold."""
@@ -39,6 +40,7 @@ class Pace:
     def went(self, count: int) -> None:
         """So many events were sent and answered."""
         self._single_went = count == 1
+        self._untried = False
         if count > 1:
             self._doubts = 0
         self._now = min(self._now + _STEP, self._allowed)
@@ -47,8 +49,11 @@ class Pace:
         """So many were sent and not answered; `paused`: the next request only probes.
 
         A server may take single events and fail at every batch, in a way that does not say so:
-        where that happens again and again the single form is kept for a while.
+        where that happens again and again the single form is kept for a while. A bound that was
+        learnt a moment ago and helped nothing is forgotten: whoever named it answers so to all.
         """
+        if count and self._untried:
+            self._held_until_ns, self._untried = 0, False
         if count > 1 and self._single_went:
             self._doubts += 1
             if self._doubts >= _MOST_DOUBTS:
@@ -61,4 +66,4 @@ class Pace:
         """Send no more than so many at once for an hour."""
         self._most = self._now = most
         self._held_until_ns = self._clock.boottime_ns() + int(HOLD_S * NS_PER_S)
-        self._doubts = 0
+        self._doubts, self._untried = 0, True

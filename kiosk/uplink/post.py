@@ -109,7 +109,7 @@ class Poster:
             allow_redirects=False,
             stream=True,
         ) as reply:
-            check_status(
+            asked_s = check_status(
                 reply.status_code,
                 retry_after=reply.headers.get("Retry-After"),
                 date=reply.headers.get("Date"),
@@ -118,7 +118,7 @@ class Poster:
             body = self._bounded(reply)
         if not self._sent:
             raise self._down("a reply before anything was sent")
-        return Reply(self._sent, reply.status_code, body, self._is_batch)
+        return Reply(self._sent, reply.status_code, body, self._is_batch, asked_s)
 
     def _bounded(self, reply: requests.Response) -> bytes:
         body = bytearray()

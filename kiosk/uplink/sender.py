@@ -100,6 +100,7 @@ class Sender:
         self._pace = Pace(clock, single=server.accept_plain_receipts)
         self._suspicion = Suspicion()
         self._leased: Sequence[Envelope] = ()
+        self._asked_s = 0.0
         self.online = None
         self.last_receipt = None
 
@@ -113,12 +114,15 @@ class Sender:
         while not stop.is_set():
             # Cleared before the look: what arrives after it sets it again.
             self._queue.arrived.clear()
+            self._asked_s = 0.0
             try:
                 wait_s = self._step(stop)
             except OutboxFullError as error:
                 # Space may come back. What could not be settled is sent again, and the server
                 # knows its id.
                 wait_s = self._failed(error, logging.ERROR)
+            # Whatever came of it: what the server asked for is waited for.
+            wait_s = max(wait_s, self._asked_s)
             if wait_s > 0:
                 self._clock.wait(stop, wait_s)
 
@@ -141,6 +145,7 @@ class Sender:
         if reply is None:
             self._suspicion.end()
             return 0.0
+        self._asked_s = reply.min_delay_s
         if reply.has_no_batch or reply.is_too_large or reply.is_refused_batch:
             return self._smaller(reply)
         words, doubtful = self._words(reply)
@@ -228,20 +233,21 @@ class Sender:
         self._suspicion.end()
         is_pause = isinstance(error, UplinkPausedError)
         self._pace.failed(len(self._leased), paused=is_pause)
+        if not isinstance(error, ReceiptError):
+            self._asked_s = max(self._asked_s, error.min_delay_s)
         if is_pause:
             # Somebody has to mend it: asked now and then, not as after a lost packet.
             self._trouble.add(error, logging.ERROR)
             return self._server.backoff_cap_s
-        asked_s = error.min_delay_s if isinstance(error, LinkDownError) else 0.0
-        return self._failed(error, logging.WARNING, asked_s)
+        return self._failed(error, logging.WARNING)
 
-    def _failed(self, error: KioskError, level: int, asked_s: float = 0.0) -> float:
+    def _failed(self, error: KioskError, level: int) -> float:
         attempt = self._trouble.failures
         self._trouble.add(error, level)
         return delay_s(
             attempt,
             base_s=self._server.backoff_base_s,
             cap_s=self._server.backoff_cap_s,
-            min_delay_s=asked_s,
+            min_delay_s=self._asked_s,
             rng=self._rng,
         )

@@ -349,9 +349,9 @@ class Bench:
             outcome = outcome(ids)
         if isinstance(outcome, Exception) and not isinstance(outcome, ReceiptError):
             raise outcome
-        status, self.met = outcome if isinstance(outcome, tuple) else (200, outcome)
+        status, self.met, *asked = outcome if isinstance(outcome, tuple) else (200, outcome)
         body = b"[" + b",".join([b'"reply"'] * len(ids)) + b"]" if is_batch else b'"reply"'
-        return Reply(envelopes, status, body, is_batch)
+        return Reply(envelopes, status, body, is_batch, *asked)
 
     def read(self, answer):
         assert answer.body == b'"reply"'

@@ -66,6 +66,29 @@ def test_a_server_without_batches_gets_single_events_for_an_hour(behind, quick, 
     assert sizes(one)[6:] == [5]
 
 
+def test_a_portal_that_answers_404_does_not_cost_the_batches(behind):
+    """Refused alone too: it was no word on batches, and they are tried again at once after it."""
+    one = behind(50, [(404, OK), PAUSED])
+    one.run()
+    assert sizes(one) == [50, 1, 1, 11, 21, 17]
+    assert one.waits == [300.0]
+
+
+@pytest.mark.parametrize("status", [200, 400, 404, 413])
+def test_retry_after_is_a_minimum_whatever_the_status(behind, status):
+    """Also where the next request would follow at once."""
+    one = behind(3, [(status, OK, 50.0)])
+    one.run()
+    assert one.clock.waits[0] == 50.0
+
+
+def test_a_pause_is_as_long_as_the_server_asks(behind):
+    """Retry-After beyond the probe's own pace is honoured."""
+    one = behind(1, [UplinkPausedError("refused: 403", min_delay_s=4000.0)])
+    one.run()
+    assert one.waits == [4000.0]
+
+
 def test_a_batch_that_is_too_large_is_halved_and_the_bound_remembered(behind):
     """413: half as many, at once, and for an hour no more than that."""
 
