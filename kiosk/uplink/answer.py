@@ -88,8 +88,10 @@ def check_status(
 ) -> float:
     """Return for 2xx, 400 and 422, and raise for every other HTTP status what it means.
 
-    Returns the seconds that Retry-After asks for, 0 if none. Of a batch 404, 405, 413 and 501 are let through too: they speak of batches only.
-    408, 425, 429 and 5xx but 501: LinkDownError with the delay the server asked for.
+    Returns the seconds that Retry-After asks for, 0 if none. Of a batch 404, 405, 413 and 501 are
+    let through too: they speak of batches only.
+
+    408, 425, 429, 5xx but 501: LinkDownError with the delay the server asked for.
     401, 403, 404, 405, 410, 413, 501 and every status that is not named here, redirects among
     them: UplinkPausedError. `retry_after` and `date` are the reply's headers of these names.
     """
