@@ -17,11 +17,11 @@ from pathlib import Path
 from kiosk.clock import Clock, corrected
 from kiosk.errors import OutboxError, UserError, VaultError, WireError
 from kiosk.outbox.bodies import Bodies
+from kiosk.outbox.contents import Exported, Shown, content, keep_body, show
 from kiosk.outbox.database import Database
-from kiosk.outbox.rows import Exported, Recorded, Rows, SetAside, Shown
+from kiosk.outbox.rows import Recorded, Rows, SetAside
 from kiosk.types import Direction, Envelope, ReceiptStatus, Stamp
 from kiosk.vault import ID_FILE, KEY_FILE
-from kiosk.wire.jsontext import quoted
 
 log = logging.getLogger(__name__)
 
@@ -168,23 +168,7 @@ class Ledger:
     def show(self, event_id: str) -> Shown:
         """Return all that is kept of one event; UserError if it never was recorded."""
         with self._rows() as rows:
-            event = rows.event(event_id)
-            if event is None:
-                raise UserError(
-                    f"expected the id of a recorded event, got {quoted(event_id)}",
-                    hint="`kiosk outbox list` and `kiosk outbox quarantine` name them",
-                )
-            draft, sealed = rows.content(event)
-            answer, reason, aside_ms = rows.ending(event)
-        try:
-            body = None
-            if sealed is not None:
-                body = self._bodies.open(event_id, sealed)
-            elif draft is not None:
-                body = self._bodies.open_draft(event_id, draft)
-        except VaultError as error:
-            return Shown(event, answer, reason, aside_ms, None, error.message)
-        return Shown(event, answer, reason, aside_ms, body, None)
+            return show(rows, self._bodies, event_id)
 
     def export(self, limit: int, beyond: int) -> list[Exported]:
         """Freeze and return the oldest events that wait or were set aside, all at once.
@@ -239,7 +223,7 @@ class Ledger:
 
     def _frozen(self, rows: Rows, event: Recorded) -> bytes:
         """The body of an event that waits or was set aside; made now if there is none yet."""
-        draft, sealed = rows.content(event)
+        draft, sealed = content(rows, event)
         if sealed is not None:
             return self._bodies.open(event.event_id, sealed)
         # Until this moment a clock that was set right still counts.
@@ -247,7 +231,7 @@ class Ledger:
         body, sealed = self._bodies.freeze(event.event_id, draft or b"", seen, event.seq)
         if seen is not event.seen:
             rows.correct(event, seen)
-        rows.keep_body(event, sealed, hashlib.sha256(body).digest())
+        keep_body(rows, event, sealed, hashlib.sha256(body).digest())
         return body
 
     def _now_ms(self) -> int:

@@ -18,7 +18,7 @@ _EVENT = (
 _JOINED = "JOIN boot ON boot.id = event.boot JOIN epoch ON epoch.id = event.epoch"
 # All are put together from the constants above, never from values.
 _BY_ID = f"SELECT {_EVENT} FROM event {_JOINED} WHERE event.event_id = ?"  # noqa: S608
-_WAITING = (
+_OLDEST = (
     f"SELECT {_EVENT} FROM waiting JOIN event USING (position) {_JOINED}"  # noqa: S608
     " WHERE waiting.position > ? ORDER BY waiting.position LIMIT ?"
 )
@@ -33,8 +33,6 @@ _HELD = (
     " UNION ALL SELECT position FROM quarantine WHERE position > ?1 ORDER BY position LIMIT ?2"
     f") AS held JOIN event ON event.position = held.position {_JOINED} ORDER BY held.position"
 )
-# The table that holds an event's draft or body.
-_HOLDERS = {"queued": "waiting", "quarantined": "quarantine"}
 _LAST_PUNCH = (
     f"SELECT {_STAMP} FROM last_punch JOIN event USING (position)"  # noqa: S608
     " JOIN boot ON boot.id = event.boot"
@@ -73,30 +71,6 @@ class SetAside:
     utc_ms: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """All that is kept of one event. `body` is the draft while there is no body yet.
-
-    `unreadable`: why what is kept cannot be opened. A settled event has neither.
-    """
-
-    event: Recorded
-    answer: str | None
-    reason: str | None
-    aside_ms: int | None
-    body: bytes | None
-    unreadable: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Exported:
-    """The message that one event is sent as, or why there is none."""
-
-    event: Recorded
-    body: bytes | None
-    unreadable: str | None
-
-
 class Rows:
     """Named reads and changes over one open transaction."""
 
@@ -133,40 +107,13 @@ class Rows:
 
     def waiting(self, limit: int, *, beyond: int = 0) -> list[Recorded]:
         """Return the queued events that have waited longest, of those recorded after `beyond`."""
-        rows = self._connection.execute(_WAITING, (beyond, limit)).fetchall()
+        rows = self._connection.execute(_OLDEST, (beyond, limit)).fetchall()
         return [_recorded(row) for row in rows]
 
     def held(self, limit: int, *, beyond: int) -> list[Recorded]:
         """Return the oldest events that are waiting or set aside, recorded after `beyond`."""
         rows = self._connection.execute(_HELD, (beyond, limit)).fetchall()
         return [_recorded(row) for row in rows]
-
-    def content(self, event: Recorded) -> tuple[bytes | None, bytes | None]:
-        """Return the sealed draft and the sealed body of an event; a settled one has neither."""
-        holder = _HOLDERS.get(event.state)
-        if holder is None:
-            return None, None
-        query = f"SELECT draft, body FROM {holder} WHERE position = ?"  # noqa: S608
-        draft, body = self.one(query, event.position)
-        return draft, body
-
-    def keep_body(self, event: Recorded, sealed: bytes, digest: bytes) -> None:
-        """Put an event's body in the place of its draft: one copy of a face is enough."""
-        holder = _HOLDERS[event.state]
-        self.run(
-            f"UPDATE {holder} SET draft = NULL, body = ? WHERE position = ?",  # noqa: S608
-            *(sealed, event.position),
-        )
-        self.run("UPDATE event SET body_sha256 = ? WHERE position = ?", digest, event.position)
-
-    def ending(self, event: Recorded) -> tuple[str | None, str | None, int | None]:
-        """Return the server's word on an event, why it was set aside, and when."""
-        answer, reason, utc_ms = self.one(
-            "SELECT answer, reason, quarantine.utc_ms FROM event"
-            " LEFT JOIN quarantine USING (position) WHERE event.position = ?",
-            event.position,
-        )
-        return answer, reason, utc_ms
 
     def event(self, event_id: str) -> Recorded | None:
         """Return an event in whatever state, None if it was never recorded."""

@@ -10,10 +10,11 @@ from typing import Any, TypeVar
 
 from kiosk.clock import Clock, elapsed_s
 from kiosk.outbox.bodies import Bodies
+from kiosk.outbox.contents import Exported, Shown
 from kiosk.outbox.database import Database
 from kiosk.outbox.ledger import Ledger, OutboxStatus
 from kiosk.outbox.owner import Owner
-from kiosk.outbox.rows import Exported, Recorded, SetAside, Shown
+from kiosk.outbox.rows import Recorded, SetAside
 from kiosk.types import Direction, Envelope, Punch, Receipt, ReceiptStatus, Stamp
 from kiosk.vault import Vault
 from kiosk.wire.signing import Signer

@@ -81,3 +81,27 @@ def test_quarantine_does_not_slow_the_lease(outbox, punches, instructions):
     for _ in range(150):
         cost()
     assert cost() <= first + SLACK
+
+
+def test_a_lease_costs_the_same_however_much_waits(outbox, punches, instructions):
+    """After a month without a network the first batch is as cheap as after an hour."""
+
+    def cost():
+        steps = {
+            "waits": instructions(outbox, lambda: outbox.waits(2)),
+            "lease": instructions(outbox, lambda: outbox.lease(100)),
+            "export": instructions(outbox, lambda: outbox.export(100, beyond=0)),
+        }
+        assert len(outbox.lease(200)) >= 120
+        return steps
+
+    def put(count):
+        for _ in range(count):
+            outbox.put(punches.make())
+
+    put(120)
+    cost()
+    few = cost()
+    put(1000)
+    many = cost()
+    assert {name: many[name] - few[name] for name in few if many[name] > few[name] + SLACK} == {}
