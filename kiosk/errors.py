@@ -23,6 +23,7 @@ KioskError
 ├── UplinkError               the event was not settled
 │   ├── LinkDownError         no answer, or one that asks to try again
 │   └── UplinkPausedError     the server refuses this kiosk, or nobody proves to be it
+│       └── BareRefusalError  an unsigned event was refused by a status alone
 └── ControlError              the running daemon could not be asked
 """
 
@@ -151,20 +152,20 @@ class OutboxDamagedError(OutboxBrokenError):
 
 
 class UplinkError(KioskError):
-    """The event was not settled by the server."""
+    """The event was not settled by the server.
+
+    `min_delay_s` is what the server asked for (Retry-After), 0 if nothing.
+    """
 
     fate = Fate.RETRY
-
-
-class LinkDownError(UplinkError):
-    """No answer, or an answer that asks to try again later.
-
-    `min_delay_s` is what the server asked for (Retry-After or RTO), 0 if nothing.
-    """
 
     def __init__(self, message: str, *, hint: str = "", min_delay_s: float = 0.0) -> None:
         super().__init__(message, hint=hint)
         self.min_delay_s = min_delay_s
+
+
+class LinkDownError(UplinkError):
+    """No answer, or an answer that asks to try again later."""
 
 
 class UplinkPausedError(UplinkError):
@@ -172,6 +173,10 @@ class UplinkPausedError(UplinkError):
 
     Also a refusal of one event that nothing proves to be the server's: all events stay.
     """
+
+
+class BareRefusalError(UplinkPausedError):
+    """A refusal of one event that carried no signature, by a status and nothing else."""
 
 
 class ControlError(KioskError):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kiosk.clock import SystemClock
@@ -12,6 +15,7 @@ from kiosk.decide.gallery import Gallery
 from kiosk.state import State, open_state
 
 if TYPE_CHECKING:
+    from kiosk.outbox.store import Outbox
     from kiosk.people import Marks, People
 
 
@@ -20,21 +24,32 @@ class _Holder:
     gallery: Gallery
 
 
+Ask = Callable[..., dict[str, Any]]
+"""Performs one operation by its name, with arguments by theirs."""
+
+
 def perform(settings: Settings, operation: str, **arguments: Any) -> dict[str, Any]:
     """Ask the daemon if one listens; otherwise open the state, which fails while it is held."""
+    with desk(settings) as ask_for:
+        return ask_for(operation, **arguments)
+
+
+@contextmanager
+def desk(settings: Settings) -> Iterator[Ask]:
+    """The same for several operations: without a daemon the state is held in between."""
     if daemon_listens(settings.paths.runtime_dir):
-        return ask(settings.paths.runtime_dir, operation, **arguments)
+        yield partial(ask, settings.paths.runtime_dir)
+        return
     state = open_state(settings)
     try:
-        return _on_files(settings, state, operation, arguments)
+        with _queue(state) as outbox:
+            yield partial(_on_files, settings, state, outbox)
     finally:
         state.close()
 
 
-def _on_files(
-    settings: Settings, state: State, operation: str, arguments: dict[str, Any]
-) -> dict[str, Any]:
-    from kiosk.outbox.operations import operations
+@contextmanager
+def _queue(state: State) -> Iterator[Outbox]:
     from kiosk.outbox.store import Outbox
 
     outbox = Outbox(
@@ -46,12 +61,20 @@ def _on_files(
     )
     outbox.start()
     try:
-        of_the_queue = operations(outbox)
-        if operation in of_the_queue:
-            return of_the_queue[operation](arguments)
-        return _people(settings, state, outbox).handlers()[operation](arguments)
+        yield outbox
     finally:
         outbox.close(5.0)
+
+
+def _on_files(
+    settings: Settings, state: State, outbox: Outbox, operation: str, **arguments: Any
+) -> dict[str, Any]:
+    from kiosk.outbox.operations import operations
+
+    of_the_queue = operations(outbox)
+    if operation in of_the_queue:
+        return of_the_queue[operation](arguments)
+    return _people(settings, state, outbox).handlers()[operation](arguments)
 
 
 def _people(settings: Settings, state: State, marks: Marks) -> People:

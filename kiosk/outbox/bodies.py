@@ -58,7 +58,7 @@ class Bodies:
     def freeze(self, event_id: str, draft: bytes, seen: Stamp, seq: str) -> tuple[bytes, bytes]:
         """Turn a sealed draft into the final body; returns it open and sealed."""
         body = message.freeze(
-            self._vault.unseal(draft, self._context("draft", event_id)),
+            self.open_draft(event_id, draft),
             seen=seen,
             seq=seq,
             device_id=self._device_id,
@@ -69,6 +69,10 @@ class Bodies:
     def open(self, event_id: str, sealed: bytes) -> bytes:
         """Open a sealed body."""
         return self._vault.unseal(sealed, self._context("body", event_id))
+
+    def open_draft(self, event_id: str, sealed: bytes) -> bytes:
+        """Open a sealed draft."""
+        return self._vault.unseal(sealed, self._context("draft", event_id))
 
     def _context(self, purpose: str, event_id: str) -> str:
         return f"outbox.{purpose}/{self._device_id}/{event_id}"

@@ -17,6 +17,7 @@ from pathlib import Path
 from kiosk.clock import Clock
 from kiosk.errors import OutboxError, UserError, VaultError, WireError
 from kiosk.outbox.bodies import Bodies
+from kiosk.outbox.contents import Exported, Shown, content, keep_body, show
 from kiosk.outbox.database import Database
 from kiosk.outbox.hindsight import GoodTime, in_hindsight
 from kiosk.outbox.mark import Mark
@@ -130,41 +131,40 @@ class Ledger:
             seen = rows.last_punch(employee_tag, kind)
             return None if seen is None else self._in_hindsight(rows, seen)
 
-    def waits(self) -> bool:
-        """Return whether anything is queued; nothing is changed."""
+    def waits(self, count: int) -> bool:
+        """Return whether at least so many events are queued; nothing is changed."""
         with self._rows() as rows:
-            return rows.waits()
+            return rows.waits(count)
 
-    def lease(self) -> Envelope | None:
-        """Return the oldest queued event, its body frozen and the attempt counted on disk.
+    def lease(self, limit: int, beyond: str | None) -> list[Envelope]:
+        """Return the oldest queued events, bodies frozen and attempts counted on disk, all at once.
 
         One whose bytes do not authenticate, or make no message, is set aside with a loud word:
-        it must neither be sent nor hold up all that wait behind it.
+        it must neither be sent nor hold up all that wait behind it. `beyond`: only events that
+        were recorded after that one.
         """
         while True:
+            leased, unsendable = [], []
             with self._rows() as rows:
-                event = rows.oldest()
-                if event is None:
-                    return None
-                try:
-                    return self._leased(rows, event)
-                except (VaultError, WireError) as error:
-                    reason = f"cannot be sent: {error}"
-                    rows.set_aside(event, reason, self._now_ms())
-            fields = {"event_id": event.event_id, "seq": event.seq, "reason": reason}
-            log.error("outbox.unsendable", extra={"fields": fields})
+                earlier = None if beyond is None else rows.event(beyond)
+                events = rows.waiting(limit, beyond=earlier.position if earlier else 0)
+                for event in events:
+                    try:
+                        leased.append(self._leased(rows, event))
+                    except (VaultError, WireError) as error:
+                        reason = f"cannot be sent: {error}"
+                        rows.set_aside(event, reason, self._now_ms())
+                        unsendable.append((event, reason))
+            for event, reason in unsendable:
+                fields = {"event_id": event.event_id, "seq": event.seq, "reason": reason}
+                log.error("outbox.unsendable", extra={"fields": fields})
+            if leased or not events:
+                return leased
 
-    def settle(self, event_id: str, status: ReceiptStatus) -> Recorded:
-        """End a leased event by the server's word: erase it, or set it aside if rejected."""
+    def settle(self, words: Sequence[tuple[str, ReceiptStatus]]) -> list[Recorded]:
+        """End leased events by the server's word, all or none: erased, or set aside if rejected."""
         with self._rows() as rows:
-            event = rows.queued(event_id)
-            if event.body_sha256 is None:
-                raise OutboxError(f"expected an event that was leased, {event_id} never was")
-            if status is ReceiptStatus.REJECTED:
-                rows.set_aside(event, "rejected by the server", self._now_ms(), status)
-            else:
-                rows.erase(event, status)
-        return event
+            return [self._settled(rows, event_id, status) for event_id, status in words]
 
     def quarantine(self, event_id: str, reason: str) -> Recorded:
         """Set a queued event aside."""
@@ -177,6 +177,30 @@ class Ledger:
         """Return the oldest events in quarantine."""
         with self._rows() as rows:
             return rows.in_quarantine(limit)
+
+    def waiting(self, limit: int) -> list[Recorded]:
+        """Return the oldest queued events; nothing is changed."""
+        with self._rows() as rows:
+            return rows.waiting(limit)
+
+    def show(self, event_id: str) -> Shown:
+        """Return all that is kept of one event; UserError if it never was recorded."""
+        with self._rows() as rows:
+            return show(rows, self._bodies, event_id)
+
+    def export(self, limit: int, beyond: int) -> list[Exported]:
+        """Freeze and return the oldest events that wait or were set aside, all at once.
+
+        `beyond`: only events of later positions. The state of none of them changes.
+        """
+        with self._rows() as rows:
+            return [self._exported(rows, event) for event in rows.held(limit, beyond=beyond)]
+
+    def _exported(self, rows: Rows, event: Recorded) -> Exported:
+        try:
+            return Exported(event, self._frozen(rows, event), None)
+        except (VaultError, WireError) as error:
+            return Exported(event, None, error.message)
 
     def retry(self, event_ids: Sequence[str] | None) -> list[Recorded]:
         """Queue these events again, None for all; UserError, and nothing done, for a wrong id."""
@@ -200,27 +224,19 @@ class Ledger:
         seen = None if oldest is None else oldest.seen
         return OutboxStatus(queued, quarantined, settled, seen, name, highest)
 
-    def _leased(self, rows: Rows, event: Recorded) -> Envelope:
-        draft, sealed = rows.one(
-            "SELECT draft, body FROM waiting WHERE position = ?", event.position
-        )
-        if sealed is None:
-            # Until this moment a clock that was set right still counts.
-            seen = self._in_hindsight(rows, event.seen)
-            body, sealed = self._bodies.freeze(event.event_id, draft, seen, event.seq)
-            if seen is not event.seen:
-                rows.correct(event, seen)
-            # The draft has become the body: one copy of a face is enough.
-            rows.run(
-                "UPDATE waiting SET draft = NULL, body = ? WHERE position = ?",
-                *(sealed, event.position),
-            )
+    def _settled(self, rows: Rows, event_id: str, status: ReceiptStatus) -> Recorded:
+        event = rows.queued(event_id)
+        if event.body_sha256 is None:
+            raise OutboxError(f"expected an event that was leased, {event_id} never was")
+        if status is ReceiptStatus.REJECTED:
+            rows.set_aside(event, "rejected by the server", self._now_ms(), status)
         else:
-            body = self._bodies.open(event.event_id, sealed)
-        rows.run(
-            "UPDATE event SET attempts = attempts + 1, body_sha256 = ? WHERE position = ?",
-            *(hashlib.sha256(body).digest(), event.position),
-        )
+            rows.erase(event, status)
+        return event
+
+    def _leased(self, rows: Rows, event: Recorded) -> Envelope:
+        body = self._frozen(rows, event)
+        rows.run("UPDATE event SET attempts = attempts + 1 WHERE position = ?", event.position)
         return Envelope(event.seq, event.event_id, body, event.attempts + 1)
 
     def note_time(self, now: Stamp, *, rtc: bool) -> None:
@@ -241,6 +257,19 @@ class Ledger:
             # It dates what was seen in this boot, and bounds what was seen before it.
             good.append(GoodTime(rows.boot(now.boot_id), now.boottime_ns, now.utc_ms))
         return in_hindsight(seen, rows.boot(seen.boot_id), good)
+
+    def _frozen(self, rows: Rows, event: Recorded) -> bytes:
+        """The body of an event that waits or was set aside; made now if there is none yet."""
+        draft, sealed = content(rows, event)
+        if sealed is not None:
+            return self._bodies.open(event.event_id, sealed)
+        # Until this moment a clock that was set right still counts.
+        seen = self._in_hindsight(rows, event.seen)
+        body, sealed = self._bodies.freeze(event.event_id, draft or b"", seen, event.seq)
+        if seen is not event.seen:
+            rows.correct(event, seen)
+        keep_body(rows, event, sealed, hashlib.sha256(body).digest())
+        return body
 
     def _now_ms(self) -> int:
         return self._clock.now().utc_ms

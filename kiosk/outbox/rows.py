@@ -22,7 +22,7 @@ _JOINED = "JOIN boot ON boot.id = event.boot JOIN epoch ON epoch.id = event.epoc
 _BY_ID = f"SELECT {_EVENT} FROM event {_JOINED} WHERE event.event_id = ?"  # noqa: S608
 _OLDEST = (
     f"SELECT {_EVENT} FROM waiting JOIN event USING (position) {_JOINED}"  # noqa: S608
-    " ORDER BY waiting.position LIMIT 1"
+    " WHERE waiting.position > ? ORDER BY waiting.position LIMIT ?"
 )
 _WAITING = (
     f"SELECT {_EVENT}, waiting.draft, waiting.body,"  # noqa: S608
@@ -42,6 +42,12 @@ _SET_ASIDE = (
     f"SELECT {_EVENT}, quarantine.reason, quarantine.utc_ms"  # noqa: S608
     f" FROM quarantine JOIN event USING (position) {_JOINED}"
     " ORDER BY quarantine.position LIMIT ?"
+)
+_HELD = (
+    f"SELECT {_EVENT} FROM ("  # noqa: S608
+    "SELECT position FROM waiting WHERE position > ?1"
+    " UNION ALL SELECT position FROM quarantine WHERE position > ?1 ORDER BY position LIMIT ?2"
+    f") AS held JOIN event ON event.position = held.position {_JOINED} ORDER BY held.position"
 )
 _LAST_PUNCH = (
     f"SELECT {_STAMP} FROM last_punch JOIN event USING (position)"  # noqa: S608
@@ -143,14 +149,23 @@ class Rows:
         last, read, found = self.one(_ACCOUNTED, after, limit)
         return None if last is None else (last, read - found)
 
-    def waits(self) -> bool:
-        """Return whether anything is queued."""
-        return self.first("SELECT 1 FROM waiting LIMIT 1") is not None
+    def waits(self, count: int) -> bool:
+        """Return whether at least so many are queued; looks at no more than them."""
+        return self.first("SELECT 1 FROM waiting LIMIT 1 OFFSET ?", count - 1) is not None
 
     def oldest(self) -> Recorded | None:
         """Return the event that has waited longest."""
-        row = self.first(_OLDEST)
-        return None if row is None else _recorded(row)
+        return next(iter(self.waiting(1)), None)
+
+    def waiting(self, limit: int, *, beyond: int = 0) -> list[Recorded]:
+        """Return the queued events that have waited longest, of those recorded after `beyond`."""
+        rows = self._connection.execute(_OLDEST, (beyond, limit)).fetchall()
+        return [_recorded(row) for row in rows]
+
+    def held(self, limit: int, *, beyond: int) -> list[Recorded]:
+        """Return the oldest events that are waiting or set aside, recorded after `beyond`."""
+        rows = self._connection.execute(_HELD, (beyond, limit)).fetchall()
+        return [_recorded(row) for row in rows]
 
     def event(self, event_id: str) -> Recorded | None:
         """Return an event in whatever state, None if it was never recorded."""

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from kiosk.clock import Clock, elapsed_s
 from kiosk.errors import OutboxDamagedError, OutboxError
 from kiosk.outbox.bodies import Bodies
+from kiosk.outbox.contents import Exported, Shown
 from kiosk.outbox.ledger import Ledger, OutboxStatus
 from kiosk.outbox.opening import Queue, open_queue
 from kiosk.outbox.owner import Owner
@@ -106,31 +107,38 @@ class Outbox:
         tag = self._bodies.employee_tag(employee)
         return self._ask(lambda ledger: ledger.last_recorded(tag, kind))
 
-    def waits(self) -> bool:
-        """Return whether any event is not settled; nothing is changed by asking."""
-        return self._ask(Ledger.waits)
+    def waits(self, count: int = 1) -> bool:
+        """Return whether so many events are not settled; nothing is changed by asking."""
+        return self._ask(lambda ledger: ledger.waits(count))
 
-    def lease(self) -> Envelope | None:
-        """Return the oldest event that is not settled, None when nothing waits.
+    def lease(self, limit: int, *, beyond: str | None = None) -> list[Envelope]:
+        """Return the events that have waited longest, the oldest first, at most `limit`.
 
-        Its body is frozen on disk by the first lease and the same ever after, also after a
-        restart: to be called when the connection stands, immediately before the first byte. The
-        same event is returned until it is settled or set aside.
+        A body is frozen on disk by its first lease and the same ever after, also after a restart:
+        to be called when the connection stands, immediately before the first byte. The same
+        events are returned until they are settled or set aside. With `beyond`, the id of an
+        event, only those that were recorded after it.
         """
-        return self._ask(Ledger.lease)
+        return self._ask(lambda ledger: ledger.lease(limit, beyond))
 
     def settle(self, event_id: str, receipt: Receipt) -> None:
-        """End a leased event by the server's word.
+        """End one leased event, as `settle_all` does."""
+        self.settle_all([(event_id, receipt)])
 
-        `rejected` sets it aside with all it holds; any other erases it but for its id, SEQ, time
+    def settle_all(self, words: Sequence[tuple[str, Receipt]]) -> None:
+        """End leased events by the server's word on each, in one commit: all or none.
+
+        `rejected` sets one aside with all it holds; any other erases it but for its id, SEQ, time
         and the SHA-256 of its body. OutboxError for an event that is not queued and leased.
         """
-        event = self._ask(lambda ledger: ledger.settle(event_id, receipt.status))
-        if receipt.status is ReceiptStatus.REJECTED:
-            self._told_aside(event, "rejected by the server")
-            return
-        fields = self._facts(event) | {"answer": receipt.status.value}
-        log.info("outbox.settled", extra={"fields": fields})
+        statuses = [(event_id, receipt.status) for event_id, receipt in words]
+        events = self._ask(lambda ledger: ledger.settle(statuses))
+        for event, (_, status) in zip(events, statuses, strict=True):
+            if status is ReceiptStatus.REJECTED:
+                self._told_aside(event, "rejected by the server")
+                continue
+            fields = self._facts(event) | {"answer": status.value}
+            log.info("outbox.settled", extra={"fields": fields})
 
     def quarantine(self, event_id: str, reason: str) -> None:
         """Set a queued event aside; all of it is kept. OutboxError if it is not queued."""
@@ -139,6 +147,22 @@ class Outbox:
     def in_quarantine(self, limit: int) -> list[SetAside]:
         """Return the oldest events that were set aside, at most `limit`."""
         return self._ask(lambda ledger: ledger.in_quarantine(limit))
+
+    def waiting(self, limit: int) -> list[Recorded]:
+        """Return the events that have waited longest, at most `limit`; nothing is changed."""
+        return self._ask(lambda ledger: ledger.waiting(limit))
+
+    def show(self, event_id: str) -> Shown:
+        """Return all that is kept of one event; UserError if it never was recorded."""
+        return self._ask(lambda ledger: ledger.show(event_id))
+
+    def export(self, limit: int, *, beyond: int) -> list[Exported]:
+        """Return the oldest events that wait or were set aside, as the messages they are sent as.
+
+        Bodies are frozen as by a lease, so that what is exported and what is sent later are the
+        same bytes; nothing else changes. `beyond`: only those after that position, 0 for all.
+        """
+        return self._ask(lambda ledger: ledger.export(limit, beyond))
 
     def retry(self, event_ids: Sequence[str] | None) -> list[str]:
         """Queue events that were set aside again, None for all; returns their ids.

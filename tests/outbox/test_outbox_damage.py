@@ -29,7 +29,7 @@ def fill(outbox, punches, waiting=40, settled=40, aside=5):
     for punch in names:
         outbox.put(punch)
     for _ in range(settled):
-        outbox.settle(outbox.lease().event_id, Receipt(ReceiptStatus.OK, 0.0))
+        outbox.settle(outbox.lease(1)[0].event_id, Receipt(ReceiptStatus.OK, 0.0))
     for punch in names[settled : settled + aside]:
         outbox.quarantine(punch.event_id, "test")
     return [punch.event_id for punch in names[settled + aside :]]
@@ -38,7 +38,8 @@ def fill(outbox, punches, waiting=40, settled=40, aside=5):
 def drain(outbox):
     """All that is sent, in order."""
     sent = []
-    while (envelope := outbox.lease()) is not None:
+    while leased := outbox.lease(1):
+        (envelope,) = leased
         sent.append(envelope)
         outbox.settle(envelope.event_id, Receipt(ReceiptStatus.OK, 0.0))
     return sent

@@ -33,7 +33,7 @@ def test_a_full_disk_records_nothing_and_breaks_nothing(outbox, punches, ask):
     recorded = outbox.status().pending
     ask(outbox, "PRAGMA max_page_count = 100000")
     assert outbox.put(punches.make()).endswith(f":{recorded + 1}")
-    lease = outbox.lease()
+    lease = outbox.lease(1)[0]
     outbox.settle(lease.event_id, Receipt(ReceiptStatus.OK, 0.0))
     assert outbox.status().pending == recorded
     assert ask(outbox, "PRAGMA integrity_check") == [("ok",)]
@@ -85,7 +85,7 @@ def test_a_failing_write_stops_everything(path, reopen):
     assert third == "still refused"
     outbox = reopen()
     assert outbox.status().pending == 1
-    assert outbox.lease().seq == acknowledged
+    assert outbox.lease(1)[0].seq == acknowledged
     assert outbox.status().epoch != acknowledged.split(":")[0]
 
 
@@ -138,7 +138,7 @@ def test_every_call_after_close_is_named(outbox, punches):
     calls = (
         lambda: outbox.put(punches.make()),
         lambda: outbox.last_recorded("E-1", None),
-        outbox.lease,
+        lambda: outbox.lease(1),
         lambda: outbox.settle("x", Receipt(ReceiptStatus.OK, 0.0)),
         lambda: outbox.quarantine("x", "y"),
         outbox.status,

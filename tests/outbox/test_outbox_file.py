@@ -200,7 +200,7 @@ def test_a_queue_of_the_first_version_is_taken_over(reopen, build, punches, path
     old.put(punch)
     old.close(10.0)
     monkeypatch.undo()
-    assert reopen().lease().event_id == punch.event_id
+    assert reopen().lease(1)[0].event_id == punch.event_id
     with pytest.raises(OutboxError, match=r"device\.secret"):
         reopen(vault=Vault(bytes(32)))
 

@@ -121,7 +121,7 @@ def test_a_full_disk_still_takes_two_thousand_punches(disk, open_on, punches, ca
     assert outbox.room()["used"] > 0.99
     assert [r.levelno for r in caplog.records if r.message == "outbox.cannot_record"] == [50]
     for name in recorded[:300]:
-        envelope = outbox.lease()
+        (envelope,) = outbox.lease(1)
         assert envelope.event_id == name
         outbox.settle(name, Receipt(ReceiptStatus.OK, 0.0))
     outbox.tend()

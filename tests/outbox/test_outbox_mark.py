@@ -84,7 +84,7 @@ def test_a_log_cut_in_the_middle_is_noticed(killed, reopen, path, punches, caplo
     seq = outbox.put(punches.make())
     assert seq.endswith(":1")
     assert seq.split(":")[0] != epoch
-    outbox.settle(outbox.lease().event_id, receipt())
+    outbox.settle(outbox.lease(1)[0].event_id, receipt())
     caplog.clear()
     reopen(signer=None)
     assert messages(caplog, "outbox.lost") == []

@@ -51,8 +51,12 @@ def test_no_call_looks_at_settled_rows(outbox, punches, ask, instructions):
             "put": lambda: outbox.put(punch),
             "last": lambda: outbox.last_recorded("E-1", Direction.IN),
             "status": outbox.status,
-            "lease": outbox.lease,
-            "lease again": outbox.lease,
+            "lease": lambda: outbox.lease(1),
+            "lease again": lambda: outbox.lease(1),
+            "lease a batch": lambda: outbox.lease(100),
+            "list": lambda: outbox.waiting(100),
+            "show": lambda: outbox.show(punch.event_id),
+            "export": lambda: outbox.export(100, beyond=0),
             "settle": lambda: outbox.settle(punch.event_id, Receipt(ReceiptStatus.OK, 0.0)),
         }
         return {name: instructions(outbox, call) for name, call in calls.items()}
@@ -72,8 +76,8 @@ def test_quarantine_does_not_slow_the_lease(outbox, punches, instructions):
 
     def cost():
         outbox.put(punches.make())
-        steps = instructions(outbox, outbox.lease)
-        outbox.quarantine(outbox.lease().event_id, "status 400")
+        steps = instructions(outbox, lambda: outbox.lease(1))
+        outbox.quarantine(outbox.lease(1)[0].event_id, "status 400")
         return steps
 
     first = cost()
@@ -105,3 +109,27 @@ def test_a_start_does_not_look_at_settled_rows(reopen, punches, ask):
             pass
         assert steps[0] > MANY
         database.close()
+
+
+def test_a_lease_costs_the_same_however_much_waits(outbox, punches, instructions):
+    """After a month without a network the first batch is as cheap as after an hour."""
+
+    def cost():
+        steps = {
+            "waits": instructions(outbox, lambda: outbox.waits(2)),
+            "lease": instructions(outbox, lambda: outbox.lease(100)),
+            "export": instructions(outbox, lambda: outbox.export(100, beyond=0)),
+        }
+        assert len(outbox.lease(200)) >= 120
+        return steps
+
+    def put(count):
+        for _ in range(count):
+            outbox.put(punches.make())
+
+    put(120)
+    cost()
+    few = cost()
+    put(1000)
+    many = cost()
+    assert {name: many[name] - few[name] for name in few if many[name] > few[name] + SLACK} == {}
