@@ -1,6 +1,8 @@
 """The power is cut at random moments under load: see `faults.disk` for why it is a power cut."""
 
+import os
 import random
+import signal
 
 import pytest
 
@@ -41,20 +43,35 @@ class Bench:
             )
             try:
                 for _ in range(cuts):
-                    self._wait_for(account, chance.randrange(8_000))
-                    size = account.stat().st_size
-                    disk.cut(self._disk, self._copy)
-                    total += self._restart(read(account, size))
+                    self._work_on(account, chance)
+                    total += self._restart(self._cut(pid, account))
+                    os.kill(pid, signal.SIGCONT)
             finally:
                 self._nursery.kill(pid)
         return total
 
-    def _wait_for(self, account, growth):
+    def _work_on(self, account, chance):
+        """Let the kiosk say a little more, and then let a moment of no meaning come."""
         while not account.exists():
             pass
-        begun = account.stat().st_size
-        while account.stat().st_size < begun + growth:
+        end = account.stat().st_size + chance.randrange(6_000)
+        while account.stat().st_size < end:
             pass
+        for _ in range(chance.randrange(2_000)):
+            account.stat()
+
+    def _cut(self, pid, account):
+        """Cut; returns what was said at that moment, no more and no less.
+
+        The kiosk is stopped, so that it says nothing while the disk is copied; what the kernel has
+        under way for it goes on. Had it the time for one more word, the cut is made again.
+        """
+        os.kill(pid, signal.SIGSTOP)
+        said = None
+        while said != account.stat().st_size:
+            said = account.stat().st_size
+            disk.cut(self._disk, self._copy)
+        return read(account)
 
     def _restart(self, said):
         # The new kiosk works on the files in memory: what it reads is what the copy holds.
