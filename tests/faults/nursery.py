@@ -69,6 +69,7 @@ class Nursery:
 
 def main() -> None:
     """Read orders, fork, wait."""
+    worker.warm_up()
     while line := _line():
         pid = os.fork()
         if pid == 0:

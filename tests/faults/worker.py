@@ -10,6 +10,7 @@ import json
 import os
 import random
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -169,6 +170,12 @@ class Gates:
         sys.setprofile(None)
         self._threads[threading.current_thread().name] = threading.get_native_id()
         self.stop("born")
+
+
+def warm_up() -> None:
+    """Load what is loaded at first use: a fork that loads it anew makes calls of no meaning."""
+    with tempfile.TemporaryDirectory() as name:
+        run(Order(name, f"{name}/account", ("put", "send", "close")))
 
 
 def say(message: dict[str, object]) -> None:
