@@ -12,6 +12,7 @@ What it does not show: a card that says "done" to a flush and has not, or that d
 which nobody wrote.
 """
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -66,6 +67,16 @@ def cut(image: Path, copy: Path) -> None:
     """Copy what the disk holds at this moment."""
     with image.open("rb") as source, copy.open("wb") as target:
         fcntl.ioctl(target.fileno(), _FICLONE, source.fileno())
+
+
+def fill(file: Path) -> None:
+    """Write into a file until its disk has no byte left."""
+    with file.open("wb", buffering=0) as target:
+        for size in (1 << 20, 1):
+            with contextlib.suppress(OSError):  # full: what was asked for
+                while target.write(b"x" * size):
+                    pass
+        os.fsync(target.fileno())
 
 
 def _sized(image: Path, mib: int) -> None:

@@ -29,6 +29,7 @@ STOPPED = 74
 """The status of a kiosk that met an error it must not go on after, as the product ends."""
 _AHEAD = 12
 """In the load: how many events the putting may be ahead of the sending."""
+_ENOUGH_REFUSALS = 20
 _PR_SET_PTRACER = 0x59616D61
 
 
@@ -36,8 +37,9 @@ _PR_SET_PTRACER = 0x59616D61
 class Order:
     """What a kiosk is to do.
 
-    `folder` holds its files, `account` what it says. `steps`: "put", "send", "close", "load" (put
-    and send for ever), each may stand many times. `gates`: stop at each gate for one byte.
+    `folder` holds its files, `account` what it says. `steps`: "put", "send", "freeze",
+    "close", "load" (put and send for ever), "exhaust" (put until there is no space); each may stand
+    many times. `gates`: stop at each gate for one byte.
     `checkpoint`: pages of the log after which it is folded in, 0 for the product's own number.
     `bug`: "", "promise-first" (before the commit), "normal" (no sync at a commit), "deaf" (an
     error is no reason not to promise).
@@ -106,21 +108,24 @@ class Kiosk:
         self._people = people(order.seed)
         self._ahead = threading.Semaphore(_AHEAD)
 
-    def put(self) -> None:
+    def put(self) -> bool:
+        """Record a punch; returns whether the outbox took it."""
         punch = next(self._people)
         if self._bug == "promise-first":
             self._account.recorded(punch.event_id)
+        taken = False
         try:
             self.outbox.put(punch)
+            taken = True
         except OutboxFullError:
-            self._account.refused(punch.event_id)
             if self._bug != "deaf":
-                return
+                self._account.refused(punch.event_id)
         except KioskError:
             if self._bug != "deaf":
                 raise
-        if self._bug != "promise-first":
+        if self._bug == "deaf" or (taken and self._bug != "promise-first"):
             self._account.recorded(punch.event_id)
+        return taken
 
     def send(self) -> None:
         try:
@@ -131,6 +136,15 @@ class Kiosk:
         except OutboxFullError:
             # The sender's way: the event stays and comes again.
             return
+
+    def freeze(self) -> None:
+        """As if the line went down at the first byte."""
+        oldest(self.outbox)
+
+    def exhaust(self) -> None:
+        refused = 0
+        while refused < _ENOUGH_REFUSALS:
+            refused = 0 if self.put() else refused + 1
 
     def close(self) -> None:
         self.outbox.close(60.0)
