@@ -2,8 +2,8 @@
 
 A process of its own, so that even a crash inside SQLite is an outcome: arguments are the folder
 with the kiosk's files, a folder to work in, the first trial's number and how many; one line of
-JSON for each trial. The trial's number is its seed. Or: "closed" or "crashed", and a folder, to make
-a kiosk's files there.
+JSON for each trial, whose number is its seed. Or: "closed" or "crashed", and a folder in which to
+make a kiosk's files.
 """
 
 import contextlib
@@ -156,18 +156,23 @@ def trial(number: int, source: Path, work: Path, truth: "Truth", bug: str) -> Ou
     kind = chance.choice(("flip", "cut", "swap", "overwrite"))
     hurt(file, kind, chance)
     outcome = Outcome(number, file.name, kind)
+    live_on(folder, outcome, truth, bug)
+    return outcome
+
+
+def live_on(folder: Path, outcome: Outcome, truth: "Truth", bug: str = "") -> None:
+    """Start a kiosk on the damaged files of `folder` and fill in what came of it."""
     told = _Told()
     logging.getLogger("kiosk").addHandler(told)
     sent: list[bytes] = []
     aside: set[str] = set()
-    probe = next(people(_SEED + number))
+    probe = next(people(_SEED + outcome.trial))
     try:
         _live(folder, bug, outcome, probe, sent, aside)
     finally:
         logging.getLogger("kiosk").removeHandler(told)
     outcome.told = told.count
     truth.judge(outcome, sent, aside, probe)
-    return outcome
 
 
 def _live(
@@ -180,7 +185,7 @@ def _live(
         try:
             outbox = open_state(folder, bug)
             outbox.start()
-            with contextlib.suppress(_Recorded):
+            with contextlib.suppress(_RecordedError):
                 _put(outbox, probe)
             sent.extend(drain(outbox))
             aside |= {one.event.event_id for one in outbox.in_quarantine(1000)}
@@ -196,7 +201,7 @@ def _live(
             return
 
 
-class _Recorded(Exception):
+class _RecordedError(Exception):
     """The new punch was recorded by an earlier start."""
 
 
@@ -207,7 +212,7 @@ def _put(outbox: Outbox, probe: Punch) -> None:
         raise
     except KioskError as error:
         if "recorded as" in str(error):
-            raise _Recorded from error
+            raise _RecordedError from error
         raise
 
 
@@ -221,7 +226,7 @@ def _end(outbox: Outbox | None) -> None:
 class Truth:
     """What the files held before any damage: the bodies by event id, and the frozen one."""
 
-    def __init__(self, source: Path, work: Path, bug: str) -> None:
+    def __init__(self, source: Path, work: Path, bug: str = "") -> None:
         self._received = list(read(source / ACCOUNT).received)
         outbox = open_state(copied(source, work), bug)
         outbox.start()

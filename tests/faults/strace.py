@@ -18,10 +18,11 @@ _CALL = re.compile(r"^(\w+)\(")
 _INJECTED = "(INJECTED"
 # Their number depends on who came first, not on what is done; none of them touches a file, so that
 # a kill there leaves what a kill at the next call leaves. readv is how a kiosk stands at a gate.
-_OF_THE_MOMENT = frozenset(
-    "readv futex sched_yield brk mmap munmap mprotect madvise mremap restart_syscall rt_sigreturn"
-    " rt_sigprocmask rt_sigaction clone clone3 rseq set_robust_list gettid getpid".split()
-)
+_OF_THE_MOMENT = {
+    *("readv", "futex", "sched_yield", "restart_syscall", "clone", "clone3", "rseq"),
+    *("brk", "mmap", "munmap", "mprotect", "madvise", "mremap", "set_robust_list"),
+    *("rt_sigreturn", "rt_sigprocmask", "rt_sigaction", "gettid", "getpid"),
+}
 
 
 @dataclass(frozen=True)

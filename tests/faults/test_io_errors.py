@@ -14,10 +14,11 @@ from faults.worker import STOPPED, Order
 
 SEED = 12
 ERRORS = ("EIO", "ENOSPC")
-CHANGES = frozenset(
-    "write pwrite64 pwritev fsync fdatasync sync_file_range rename renameat renameat2 link linkat"
-    " unlink unlinkat ftruncate fallocate openat".split()
-)
+CHANGES = {
+    *("write", "pwrite64", "pwritev", "ftruncate", "fallocate", "openat", "unlink", "unlinkat"),
+    *("fsync", "fdatasync", "sync_file_range"),
+    *("rename", "renameat", "renameat2", "link", "linkat"),
+}
 # A life: the start, inserts and answers in turn, the log folded in, the end.
 LIFE = ("put", "put", "send", "put", "send", "put", "put", "send", "close")
 CHECKPOINT = 40

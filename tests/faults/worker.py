@@ -57,7 +57,10 @@ class Order:
 def open_outbox(folder: Path) -> Outbox:
     """The product's outbox over the files of a folder; not started."""
     return Outbox(
-        folder / FILE, vault=Vault(bytes(range(32))), device_id=DEVICE, signer=None,
+        folder / FILE,
+        vault=Vault(bytes(range(32))),
+        device_id=DEVICE,
+        signer=None,
         clock=StillClock(),
     )
 
@@ -207,9 +210,7 @@ def _patch(order: Order) -> None:
     missing = changes.keys() - {name for name, *_ in database.PRAGMAS}
     if missing:
         raise AssertionError(f"expected pragmas {missing} to be the product's, they are not")
-    database.PRAGMAS = tuple(
-        (name, *changes.get(name, rest)) for name, *rest in database.PRAGMAS
-    )
+    database.PRAGMAS = tuple((name, *changes.get(name, rest)) for name, *rest in database.PRAGMAS)
 
 
 def order_of(text: bytes) -> Order:
