@@ -57,7 +57,7 @@ def read(path: Path, size: int | None = None) -> Said:
 class Server:
     """Counts as a server does that records an event once; `by` is what it knows an event by.
 
-    "A1" is right. "number" (that of the SEQ) and "nothing" are the mistakes by which a harness shows
+    "A1" is right. "number" (that of the SEQ) and "nothing" are mistakes, by which a harness shows
     that it can see a loss and a double.
     """
 

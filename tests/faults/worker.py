@@ -130,15 +130,18 @@ class Kiosk:
             self._account.recorded(punch.event_id)
         return taken
 
-    def send(self) -> None:
+    def send(self) -> bool:
+        """Send the oldest event; returns whether one was settled."""
         try:
             envelope = oldest(self.outbox)
-            if envelope is not None:
-                self._account.received(envelope.body)
-                self.outbox.settle(envelope.event_id, Receipt(ReceiptStatus.OK, 0.0))
+            if envelope is None:
+                return False
+            self._account.received(envelope.body)
+            self.outbox.settle(envelope.event_id, Receipt(ReceiptStatus.OK, 0.0))
         except OutboxFullError:
             # The sender's way: the event stays and comes again.
-            return
+            return False
+        return True
 
     def freeze(self) -> None:
         """As if the line went down at the first byte."""
@@ -160,8 +163,10 @@ class Kiosk:
 
     def _send_for_ever(self) -> None:
         while True:
-            self.send()
-            self._ahead.release()
+            self.outbox.arrived.wait()
+            self.outbox.arrived.clear()
+            while self.send():
+                self._ahead.release()
 
 
 class Gates:
