@@ -55,25 +55,25 @@ def read(path: Path, size: int | None = None) -> Said:
 
 @dataclass
 class Server:
-    """Counts as a server does that records an event once; `by` is what it knows an event by.
+    """Counts as a server does that records an event once and knows it by its id.
 
-    "A1" is right. "number" (that of the SEQ) and "nothing" are mistakes, by which a harness shows
-    that it can see a loss and a double.
+    `by_number`: the mistake of one that knows it by the number of its SEQ instead.
     """
 
-    by: str = "A1"
+    by_number: bool = False
     bodies: dict[str, bytes] = field(default_factory=dict)
     records: list[dict[str, object]] = field(default_factory=list)
     altered: int = 0
 
     def take(self, body: bytes) -> None:
         message = json.loads(body)
-        key = message["A1"] if self.by == "A1" else str(message["SEQ"]).split(":")[1]
-        known = self.bodies.setdefault(key, body)
-        if self.by == "A1" and known != body:
-            self.altered += 1
-        if known is body or self.by == "nothing":
+        key = message["SEQ"].split(":")[1] if self.by_number else message["A1"]
+        known = self.bodies.get(key)
+        if known is None:
+            self.bodies[key] = body
             self.records.append(message)
+        elif known != body:
+            self.altered += 1
 
     def numbers_out_of_order(self) -> int:
         """How often a number of an epoch does not follow the one before it."""
@@ -121,7 +121,7 @@ def judge(said: Said, after: Iterable[bytes], probes: Sequence[str] = ()) -> Ver
     `probes` are events that were put after the fault, among them.
     """
     bodies = [*said.received, *after]
-    right, by_number = Server(), Server("number")
+    right, by_number = Server(), Server(by_number=True)
     for body in bodies:
         right.take(body)
         by_number.take(body)

@@ -247,7 +247,7 @@ class Truth:
         outcome.forged = [
             text for message in messages for text in self._differences(message, probe)
         ]
-        right, by_number = Server(), Server("number")
+        right, by_number = Server(), Server(by_number=True)
         for body in [*self._received, *sent]:
             right.take(body)
             by_number.take(body)
