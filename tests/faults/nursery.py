@@ -1,15 +1,22 @@
 """One process that has loaded everything and forks a kiosk for each order: 10 ms instead of 500."""
 
+import ctypes
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from faults import worker
+
+_PR_SET_PDEATHSIG = 1
+# Some ten events of an account, and a few milliseconds of looks at it.
+_LITTLE, _LOOKS = 6_000, 1_000
 
 
 class Nursery:
@@ -50,6 +57,17 @@ class Nursery:
         *_, last = self.events()
         return int(last["ended"])
 
+    def some_moment(self, pid: int, account: Path, chance: random.Random) -> None:
+        """Let a kiosk under load say a little more, and then let a moment of no meaning come.
+
+        ProcessLookupError when it has ended, which it never does by itself.
+        """
+        end = _size(account) + chance.randrange(_LITTLE)
+        while _size(account) <= end:
+            os.kill(pid, 0)
+        for _ in range(chance.randrange(_LOOKS)):
+            _size(account)
+
     def kill(self, pid: int) -> None:
         """End the kiosk by SIGKILL."""
         os.kill(pid, signal.SIGKILL)
@@ -67,14 +85,20 @@ class Nursery:
         return json.loads(line)
 
 
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else -1
+
+
 def main() -> None:
     """Read orders, fork, wait."""
+    _end_with_the_parent()
     worker.warm_up()
     while line := _line():
         pid = os.fork()
         if pid == 0:
             # Whatever it raises is shown, and ends this fork only.
             status = 70
+            _end_with_the_parent()
             try:
                 worker.say({"pid": os.getpid()})
                 status = worker.run(worker.order_of(line))
@@ -84,6 +108,11 @@ def main() -> None:
                 os._exit(status)
         _, status = os.waitpid(pid, 0)
         worker.say({"ended": os.waitstatus_to_exitcode(status)})
+
+
+def _end_with_the_parent() -> None:
+    """A test run that is broken off leaves no kiosk behind that works for ever."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _line() -> bytes:

@@ -11,6 +11,8 @@ from faults.aftermath import copied, restart
 from faults.worker import FILE, Order
 
 SEED = 11
+# What is judged grows with every kill: a new queue now and then keeps a kill at 50 ms.
+KILLS_OF_A_LIFE = 40
 RECORDINGS = 3
 TRIES = 3
 
@@ -91,22 +93,23 @@ class Bench:
     def kills_under_load(self, number):
         """Kill at random; each kiosk goes on where the last one was killed."""
         total = Verdict()
-        files = self._folder / "files"
-        files.mkdir(exist_ok=True)
-        account = self._folder / "account"
-        account.touch()
         chance = random.Random(SEED)
         for seed in range(number):
+            if seed % KILLS_OF_A_LIFE == 0:
+                files = copied(self._empty(), self._folder / "files")
+                account = self._folder / "account"
+                account.write_bytes(b"")
             order = Order(str(files), str(account), ("load",), seed=seed, bug=self._bug)
             pid = self._nursery.start(order)
-            end = account.stat().st_size + chance.randrange(20_000)
-            while account.stat().st_size < end:
-                pass
-            for _ in range(chance.randrange(2_000)):
-                account.stat()
+            self._nursery.some_moment(pid, account, chance)
             self._nursery.kill(pid)
             total += restart(copied(files, self._folder / "copy"), read(account))
         return total
+
+    def _empty(self):
+        folder = self._folder / "empty"
+        folder.mkdir(exist_ok=True)
+        return folder
 
     def _watched(self, name, grip, *options):
         operation = OPERATIONS[name]

@@ -43,22 +43,12 @@ class Bench:
             )
             try:
                 for _ in range(cuts):
-                    self._work_on(account, chance)
+                    self._nursery.some_moment(pid, account, chance)
                     total += self._restart(self._cut(pid, account))
                     os.kill(pid, signal.SIGCONT)
             finally:
                 self._nursery.kill(pid)
         return total
-
-    def _work_on(self, account, chance):
-        """Let the kiosk say a little more, and then let a moment of no meaning come."""
-        while not account.exists():
-            pass
-        end = account.stat().st_size + chance.randrange(6_000)
-        while account.stat().st_size < end:
-            pass
-        for _ in range(chance.randrange(2_000)):
-            account.stat()
 
     def _cut(self, pid, account):
         """Cut; returns what was said at that moment, no more and no less.
