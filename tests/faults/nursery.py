@@ -25,7 +25,7 @@ class Nursery:
     def __enter__(self) -> "Nursery":
         inside = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "faults.nursery"],
+            [sys.executable, "-P", "-m", "faults.nursery"],
             env=inside,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -29,7 +29,7 @@ LATER = pytest.mark.faults
 def call(*arguments):
     """Start a process of `faults.damage`."""
     inside = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-m", "faults.damage", *map(str, arguments)]
+    command = [sys.executable, "-P", "-m", "faults.damage", *map(str, arguments)]
     return subprocess.Popen(command, env=inside, stdout=subprocess.PIPE, text=True)
 
 
@@ -63,7 +63,7 @@ def hurt(tmp_path_factory):
     return run
 
 
-TRIALS = pytest.mark.parametrize("trials", [400, pytest.param(10_000, marks=LATER)])
+TRIALS = pytest.mark.parametrize("trials", [240, pytest.param(10_000, marks=LATER)])
 
 
 @TRIALS
@@ -141,6 +141,6 @@ def test_a_loss_is_never_silent(hurt, trials):
 
 def test_the_trials_find_a_server_that_goes_by_numbers(hurt, tell):
     """After a damaged log numbers begin anew: a server that knows events by them loses some."""
-    by_number = sum(one.by_number for one in hurt(400))
-    tell("damage, control: by number", trials=400, lost=by_number)
+    by_number = sum(one.by_number for one in hurt(240))
+    tell("damage, control: by number", trials=240, lost=by_number)
     assert by_number

@@ -134,8 +134,9 @@ def test_on_a_full_disk_nothing_is_promised_in_vain(nursery, scratch, tools, tel
     image, account = scratch / "disk.img", scratch / "account"
     disk.new_disk(image)
     with disk.mounted(image, scratch / "disk") as where:
-        order = Order(str(where), str(account), ("exhaust",), gates=True, bug=bug)
-        nursery.start(order)
+        nursery.start(Order(str(where), str(account), ("tend", "close")))
+        assert nursery.finish() == 0
+        nursery.start(Order(str(where), str(account), ("exhaust",), gates=True, bug=bug))
         for event in nursery.events():
             if event.get("gate") == "work":
                 disk.fill(where / "another")

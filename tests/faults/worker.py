@@ -38,7 +38,7 @@ class Order:
     """What a kiosk is to do.
 
     `folder` holds its files, `account` what it says. `steps`: "put", "send", "freeze",
-    "close", "load" (put and send for ever), "exhaust" (put until there is no space); each may stand
+    "tend", "close", "load" (put and send for ever), "exhaust" (put until there is no space); each may stand
     many times. `gates`: stop at each gate for one byte.
     `checkpoint`: pages of the log after which it is folded in, 0 for the product's own number.
     `bug`: "", "promise-first" (before the commit), "normal" (no sync at a commit), "deaf" (an
@@ -142,6 +142,12 @@ class Kiosk:
             # The sender's way: the event stays and comes again.
             return False
         return True
+
+    def tend(self) -> None:
+        """All that an outbox does beside its punches, such as taking space for them."""
+        more = getattr(self.outbox, "tend", bool)
+        while more():
+            pass
 
     def freeze(self) -> None:
         """As if the line went down at the first byte."""
