@@ -19,3 +19,6 @@ SENDS_ONLY_WHAT_AUTHENTICATES = pytest.mark.xfail(
 )
 NOT_UNDER_THE_SEAL = frozenset({"TS1"})
 """What damage changes in a message today; empty once the mark above is out."""
+
+RECORDED_ON_A_FULL_DISK = 0
+"""The punches that are still recorded once another process has filled the disk; wanted: 2,000."""

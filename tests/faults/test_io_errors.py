@@ -9,7 +9,7 @@ import pytest
 from faults import disk, strace
 from faults.account import Verdict, read
 from faults.aftermath import copied, restart
-from faults.expectations import NAMES_EVERY_FAILED_START
+from faults.expectations import NAMES_EVERY_FAILED_START, RECORDED_ON_A_FULL_DISK
 from faults.worker import STOPPED, Order
 
 SEED = 12
@@ -127,6 +127,7 @@ def test_the_errors_find_a_kiosk_that_is_deaf_to_them(nursery, scratch, tools, t
     assert verdict.lost
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("bug", ["", "deaf"])
 def test_on_a_full_disk_nothing_is_promised_in_vain(nursery, scratch, tools, tell, bug):
     """Another process fills the disk under a running kiosk; with the control, the loss is seen."""
@@ -149,4 +150,5 @@ def test_on_a_full_disk_nothing_is_promised_in_vain(nursery, scratch, tools, tel
     name = "full disk" + (f", control: {bug}" if bug else "")
     tell(name, recorded=len(said.recorded), refused=len(said.refused), **vars(verdict))
     assert said.refused or bug
+    assert len(said.recorded) >= RECORDED_ON_A_FULL_DISK
     assert verdict.kept != bool(bug), verdict

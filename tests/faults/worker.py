@@ -38,8 +38,8 @@ class Order:
     """What a kiosk is to do.
 
     `folder` holds its files, `account` what it says. `steps`: "put", "send", "freeze",
-    "tend", "close", "load" (put and send for ever), "exhaust" (put until there is no space); each may stand
-    many times. `gates`: stop at each gate for one byte.
+    "tend", "close", "load" (put and send for ever), "exhaust" (put until there is no space), each
+    as often as it stands there. `gates`: stop at each gate for one byte.
     `checkpoint`: pages of the log after which it is folded in, 0 for the product's own number.
     `bug`: "", "promise-first" (before the commit), "normal" (no sync at a commit), "deaf" (an
     error is no reason not to promise).
