@@ -8,20 +8,26 @@ What the ext4 wrote to its device is in the image file from the moment at which 
 pages out and then shares all its blocks: the copy holds every write that was done before, none that
 came after, and of the ones in flight each whole or in part. That is what a disk holds whose power
 fails and that lies about nothing. The control proves it: with synchronous=NORMAL commits are lost.
+Where no XFS can be mounted, the image is copied byte by byte, and again for as long as its device
+wrote anything meanwhile: the kiosk is stopped, so that it comes to rest.
 What it does not show: a card that says "done" to a flush and has not, or that damages blocks
 which nobody wrote.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 _FICLONE = 0x40049409
+_NO_REFLINK = {errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL, errno.EXDEV}
+# Columns of /sys/block/*/stat.
+_WRITES, _IN_FLIGHT = 4, 8
 _HOST_MIB = 1536
 _DISK_MIB = 48
 _SHARED_MEMORY = Path("/dev/shm")
@@ -47,13 +53,17 @@ def mounted(image: Path, where: Path) -> Iterator[Path]:
 
 @contextmanager
 def host(folder: Path) -> Iterator[Path]:
-    """A reflink file system for images."""
+    """A reflink file system for images, the folder itself where none can be made."""
     image = folder / "host.img"
-    _sized(image, _HOST_MIB)
-    _run("mkfs.xfs", "-q", "-m", "reflink=1", image)
-    with mounted(image, folder / "host") as where:
+    with ExitStack() as stack:
+        try:
+            _sized(image, _HOST_MIB)
+            _run("mkfs.xfs", "-q", "-m", "reflink=1", image)
+            where = stack.enter_context(mounted(image, folder / "host"))
+        except OSError as error:
+            print(f"no reflink file system, copying byte by byte instead: {error}")
+            where = folder
         yield where
-    image.unlink()
 
 
 def new_disk(image: Path) -> None:
@@ -64,9 +74,33 @@ def new_disk(image: Path) -> None:
 
 
 def cut(image: Path, copy: Path) -> None:
-    """Copy what the disk holds at this moment."""
+    """Copy what the disk holds at this moment; whoever writes to it is stopped."""
     with image.open("rb") as source, copy.open("wb") as target:
-        fcntl.ioctl(target.fileno(), _FICLONE, source.fileno())
+        try:
+            fcntl.ioctl(target.fileno(), _FICLONE, source.fileno())
+        except OSError as error:
+            if error.errno not in _NO_REFLINK:
+                raise
+            _copy_at_rest(image, copy)
+
+
+def _copy_at_rest(image: Path, copy: Path) -> None:
+    written = None
+    while written != (written := _written(image)):
+        _run("cp", "--sparse=always", image, copy)
+
+
+def _written(image: Path) -> int:
+    """How many writes the image's device has done; waits until none is under way."""
+    (device,) = [
+        file.parent.parent
+        for file in Path("/sys/block").glob("loop*/loop/backing_file")
+        if file.read_text().strip() == str(image)
+    ]
+    while True:
+        counts = (device / "stat").read_text().split()
+        if counts[_IN_FLIGHT] == "0":
+            return int(counts[_WRITES])
 
 
 def fill(file: Path) -> None:

@@ -14,6 +14,7 @@ from faults.worker import Order
 # A kiosk's file grows; a new disk and a new kiosk now and then keep a cut at 50 ms.
 CUTS_OF_A_LIFE = 60
 CONTROL_CUTS = 12
+PLAIN_CUTS = 6
 
 
 class Bench:
@@ -78,6 +79,13 @@ def bench(nursery, scratch, tools):
         yield Bench(nursery, scratch, images)
 
 
+@pytest.fixture
+def plain_bench(nursery, scratch, tools):
+    """The same without a reflink file system."""
+    tools("mkfs.ext4")
+    return Bench(nursery, scratch, scratch)
+
+
 @pytest.mark.parametrize("cuts", [60, pytest.param(3000, marks=pytest.mark.faults)])
 def test_no_cut_loses_or_doubles_what_was_promised(bench, tell, cuts):
     """Whatever was called recorded before the cut reaches the server, once, in order."""
@@ -86,6 +94,14 @@ def test_no_cut_loses_or_doubles_what_was_promised(bench, tell, cuts):
     assert verdict.kept, verdict
     # Some cuts fell between the server's word and its entry: messages did come twice.
     assert verdict.resent
+
+
+def test_plain_copies_do_as_well(plain_bench, tell):
+    """Where nothing can be copied in no time, a copy of a disk at rest finds the same."""
+    verdict, control = plain_bench.cuts(PLAIN_CUTS), plain_bench.cuts(PLAIN_CUTS, "normal")
+    tell("power cut, plain copies", cuts=PLAIN_CUTS, **vars(verdict))
+    assert verdict.kept, verdict
+    assert control.lost
 
 
 @pytest.mark.parametrize("bug", ["normal", "promise-first"])
