@@ -116,6 +116,7 @@ class Disk:
     def __init__(self, folder: Path) -> None:
         self._folder = str(folder)
         self._files: dict[str, _File] = {}
+        self._nameless: dict[str, _File] = {}
         self._safe_names: dict[str, _File] = {}
         self._names_since: list[dict[str, _File]] = []
 
@@ -137,6 +138,9 @@ class Disk:
             target.write_bytes(file.left(chance, share))
             target.chmod(0o600)
 
+    def _of(self, one: Change) -> _File:
+        return (self._nameless if "(deleted)" in one.flags else self._files)[one.path]
+
     def _renamed(self) -> None:
         self._names_since.append(dict(self._files))
 
@@ -145,30 +149,27 @@ class Disk:
         if path not in self._files and "O_CREAT" in one.flags:
             self._files[path] = _File()
             self._renamed()
-        if "O_TRUNC" in one.flags:
-            self._cut(path, 0)
         if path in self._files:
             self._files[path].end = 0
+            if "O_TRUNC" in one.flags:
+                self._files[path].since.append(0)
 
     def _pwrite64(self, one: Change) -> None:
         _, offset = one.numbers[-2:]
-        self._files[one.path].since.append((offset, one.texts[0]))
+        self._of(one).since.append((offset, one.texts[0]))
 
     def _write(self, one: Change) -> None:
-        file = self._files[one.path]
+        file = self._of(one)
         file.since.append((file.end, one.texts[0]))
         file.end += len(one.texts[0])
 
     def _ftruncate(self, one: Change) -> None:
-        self._cut(one.path, one.numbers[-1])
-
-    def _cut(self, path: str, size: int) -> None:
-        self._files[path].since.append(size)
+        self._of(one).since.append(one.numbers[-1])
 
     def _fallocate(self, one: Change) -> None:
         # Space, and with mode 0 a longer file of zeros.
         offset, size = one.numbers[-2:]
-        file = self._files[one.path]
+        file = self._of(one)
         whole = bytearray(file.safe)
         for before in file.since:
             _apply(whole, before)
@@ -176,12 +177,14 @@ class Disk:
             file.since.append(offset + size)
 
     def _fdatasync(self, one: Change) -> None:
-        self._files[one.path].sync()
+        self._of(one).sync()
 
     _fsync = _fdatasync
 
     def _unlink(self, one: Change) -> None:
-        self._files.pop(one.texts[-1].decode(), None)
+        path = one.texts[-1].decode()
+        # It may still be open and written to, and be there under its name after the cut.
+        self._nameless[path] = self._files.pop(path)
         self._renamed()
 
     _unlinkat = _unlink
