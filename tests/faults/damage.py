@@ -19,7 +19,7 @@ from pathlib import Path
 
 from faults.account import Account, Server, read
 from faults.aftermath import copied
-from faults.worker import FILE, drain, oldest, people
+from faults.worker import FILE, drain, oldest, people, upkeep
 from kiosk.errors import KioskError, OutboxBrokenError, OutboxFullError
 from kiosk.outbox.store import Outbox
 from kiosk.types import Punch
@@ -99,6 +99,8 @@ def prepare(folder: Path, bug: str = "", *, closed: bool) -> None:
             outbox = open_state(folder, bug)
             outbox.start()
     oldest(outbox)
+    # The daemon has had a second since the last punch.
+    upkeep(outbox)
     if closed:
         outbox.close(60.0)
     # The kiosk ends here as by a kill.

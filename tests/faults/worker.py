@@ -65,6 +65,11 @@ def open_outbox(folder: Path) -> Outbox:
     )
 
 
+def upkeep(outbox: Outbox) -> bool:
+    """One step of what an outbox does beside its punches, if it does; whether more follow."""
+    return bool(getattr(outbox, "tend", bool)())
+
+
 def oldest(outbox: Outbox) -> Envelope | None:
     """What is to be sent next."""
     return outbox.lease()
@@ -144,9 +149,7 @@ class Kiosk:
         return True
 
     def tend(self) -> None:
-        """All that an outbox does beside its punches, such as taking space for them."""
-        more = getattr(self.outbox, "tend", bool)
-        while more():
+        while upkeep(self.outbox):
             pass
 
     def freeze(self) -> None:
