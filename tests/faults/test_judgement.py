@@ -57,3 +57,12 @@ def test_a_promise_counts_from_its_last_byte(tmp_path):
     assert read(tmp_path / "account", size) == Said(("a",), (), ())
     assert read(tmp_path / "account", size - 1) == Said((), (), ())
     assert read(tmp_path / "none") == Said((), (), ())
+
+
+def test_the_next_account_begins_with_a_whole_line(tmp_path):
+    """What a kill cut in two is not continued by what the next kiosk says."""
+    Account(tmp_path / "account").recorded("a")
+    with (tmp_path / "account").open("ab") as file:
+        file.write(b"received {half")
+    Account(tmp_path / "account").recorded("b")
+    assert read(tmp_path / "account") == Said(("a", "b"), (), ())
