@@ -79,10 +79,12 @@ def _model_words(status: dict[str, Any]) -> Iterator[str]:
     fallback, shadow, also = status["fallback"], status["shadow"], status["also"]
     if fallback is not None:
         yield _fallback_words(fallback)
+    yield from _missed_words(status["model"], status["missed"])
     if also is not None:
         yield f"also {also['model']} (threshold {also['threshold']:.3f})"
         if also["fallback"] is not None:
             yield _fallback_words(also["fallback"])
+        yield from _missed_words(also["model"], also["missed"])
     if shadow is not None and shadow["count"]:
         yield (
             f"shadow {shadow['other']}: {shadow['count']} faces, cosine mean"
@@ -90,6 +92,12 @@ def _model_words(status: dict[str, Any]) -> Iterator[str]:
         )
     elif shadow is not None:
         yield f"shadow {shadow['other']}: no face yet, {shadow['failed']} failed"
+
+
+def _missed_words(model: str, missed: dict[str, Any] | None) -> Iterator[str]:
+    if missed is not None:
+        how = "BLIND, no face gets an embedding" if missed["blind"] else "some faces dropped"
+        yield f"{model}: {how}, {missed['faces']} so far: {missed['reason']}"
 
 
 def _fallback_words(fallback: dict[str, Any]) -> str:
