@@ -85,6 +85,18 @@ def golden_faces(space: str, folder: Path) -> tuple[GoldenFace, ...]:
     return faces
 
 
+def check_face(embedder: Embeds, face: GoldenFace) -> float:
+    """The cosine of one golden face to a model's; ModelError below its precision's limit."""
+    cosine = face.embedding.similarity(embedder.embed(face.crop))
+    least = LIMITS[precision_of(embedder.id)].least
+    if not cosine >= least:
+        raise ModelError(
+            f"model {embedder.id}: cosine of at least {least} to golden face {face.name}"
+            f" expected, got {cosine:.4f}"
+        )
+    return cosine
+
+
 def agreement(embedder: Embeds, faces: tuple[GoldenFace, ...]) -> Agreement:
     """How near a model comes to the golden faces; ModelError below its precision's limits."""
     cosines = [face.embedding.similarity(embedder.embed(face.crop)) for face in faces]

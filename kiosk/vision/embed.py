@@ -46,7 +46,14 @@ class Embedder:
                 hint="mend output of this model in manifest.toml",
             )
         index = names.index(entry.output) if entry.output else 0
-        last = self._session.output_shapes[index][-1]
+        shape, kind = self._session.output_shapes[index], self._session.output_types[index]
+        if not shape or not kind.startswith("tensor(float"):
+            raise ModelError(
+                f"model {entry.id}: one embedding a picture expected, a tensor of floats, the file"
+                f" gives {kind} of shape {shape}",
+                hint="mend output of this model in manifest.toml",
+            )
+        last = shape[-1]
         if isinstance(last, int) and last != entry.dim:
             raise ModelError(
                 f"model {entry.id}: an embedding of {entry.dim} values expected by the manifest,"

@@ -121,7 +121,10 @@ class Session:
         self.input_name = str(inputs[0].name)
         self._check_input(entry, list(inputs[0].shape))
         self.outputs = tuple(str(output.name) for output in self._session.get_outputs())
-        self.output_shapes = tuple(list(output.shape) for output in self._session.get_outputs())
+        # A sequence has no shape at all.
+        found = self._session.get_outputs()
+        self.output_shapes = tuple(list(output.shape or ()) for output in found)
+        self.output_types = tuple(str(output.type) for output in found)
 
     def run(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         """All outputs for one input of the model's own shape; ModelError when it cannot run."""
