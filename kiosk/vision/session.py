@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from kiosk.errors import ModelError
 from kiosk.vision.cpu import read_cpu
 from kiosk.vision.manifest import ModelEntry
-from kiosk.vision.weights import check_int8_weights
+from kiosk.vision.weights import check_int8_weights, check_self_contained
 
 # Read when the library is imported: it would write a device id and a usage database below the
 # home folder, and report.
@@ -106,6 +106,8 @@ class Session:
     def __init__(self, entry: ModelEntry, threads: int) -> None:
         data = verified_bytes(entry)
         self._id = entry.id
+        # Before onnxruntime sees it: that would read whatever file a tensor names.
+        check_self_contained(data, entry.id)
         try:
             self._session = runtime_session(data, threads)
         # onnxruntime's exceptions have no public base class of their own.
