@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,6 +29,8 @@ class Embedder:
 
     fallback: None = None
     """A file on its own has nothing to fall back on."""
+    ailing: Literal[""] = ""
+    """Nobody watches a file on its own."""
 
     def __init__(self, entry: ModelEntry, session: Session) -> None:
         self.id = entry.id

@@ -22,7 +22,7 @@ from kiosk.vision.fallback import GuardedEmbedder
 from kiosk.vision.manifest import Manifest, load_manifest
 from kiosk.vision.misses import Misses
 from kiosk.vision.quality import measure
-from kiosk.vision.selection import open_selected, select
+from kiosk.vision.selection import open_exact, open_selected, select
 from kiosk.vision.session import Session
 from kiosk.vision.shadow import Shadow
 
@@ -125,7 +125,8 @@ class FacePipeline:
     def status(self) -> dict[str, Any]:
         """The model in use, the switch to it if it was not the first, and shadow mode's figures.
 
-        `missed` is of live faces without an embedding, None for none.
+        `ailing` is why a file that nothing stands behind is not to be trusted, `missed` of live
+        faces without an embedding; None for none.
         `also` is the same of the second space.
         """
         also = self._also
@@ -133,6 +134,7 @@ class FacePipeline:
             "model": self.model_id,
             "space": self.space,
             "fallback": _fallback(self._embedder),
+            "ailing": self._embedder.ailing or None,
             "missed": self._misses.document(),
             "shadow": None if self._shadow is None else self._shadow.document(),
             "also": None
@@ -142,6 +144,7 @@ class FacePipeline:
                 "space": also.space,
                 "threshold": also.threshold,
                 "fallback": _fallback(also),
+                "ailing": also.ailing or None,
                 "missed": self._also_misses.document(),
             },
         }
@@ -318,8 +321,10 @@ def _open(
     keep: bool,
 ) -> tuple[Embeds, Shadow | None]:
     """The embedder of one space, and its shadow if it has one."""
-    if choice_in is None or models.prefer == "exact":
+    if choice_in is None:
         return open_embedder(manifest, models.embedder, models.threads), None
+    if models.prefer == "exact":
+        return open_exact(models, manifest, clock), None
     chosen = select(models, manifest, clock=clock, cache=choice_in / name, keep=keep)
     return open_selected(chosen, models, clock)
 

@@ -13,9 +13,9 @@ from kiosk.errors import ModelError
 from kiosk.vision.canary import GoldenFace, check_face, golden_for
 from kiosk.vision.choice_file import key_of, read_choice, write_choice
 from kiosk.vision.cpu import CPUINFO, read_cpu
-from kiosk.vision.embed import Embedder
+from kiosk.vision.embed import Embedder, open_embedder
 from kiosk.vision.fallback import GuardedEmbedder
-from kiosk.vision.manifest import Manifest, ModelEntry
+from kiosk.vision.manifest import Manifest, ModelEntry, precision_of
 from kiosk.vision.measure import AT_START, Measured, candidates, measure
 from kiosk.vision.session import Session
 from kiosk.vision.shadow import Shadow
@@ -145,9 +145,8 @@ def open_selected(
     if models.shadow_every and selection.rival is not None:
         shadow = Shadow(selection.rival, models.shadow_every)
     elif models.shadow_every:
-        meaning = "there is no second model of this space to compare with"
-        log.warning("model.no_shadow", extra={"fields": {"meaning": meaning}})
-    if selection.spare is None:
+        _tell_no_shadow("there is no second model of this space to compare with")
+    if selection.choice.chosen.precision == "fp32":
         return selection.main, shadow
     guarded = GuardedEmbedder(
         selection.main,
@@ -157,6 +156,22 @@ def open_selected(
         period_s=models.canary_period_s,
     )
     return guarded, shadow
+
+
+def open_exact(models: Models, manifest: Manifest, clock: Clock) -> Embedder | GuardedEmbedder:
+    """The very file that is configured and no other; INT8 is watched all the same."""
+    if models.shadow_every:
+        _tell_no_shadow('prefer = "exact" loads one file: there is none to compare with')
+    embedder = open_embedder(manifest, models.embedder, models.threads)
+    if precision_of(embedder.id) == "fp32":
+        return embedder
+    faces = golden_for([manifest.get(models.embedder, "embedder")])
+    period_s = models.canary_period_s
+    return GuardedEmbedder(embedder, None, faces=faces, clock=clock, period_s=period_s)
+
+
+def _tell_no_shadow(meaning: str) -> None:
+    log.warning("model.no_shadow", extra={"fields": {"meaning": meaning}})
 
 
 def _from_cache(
@@ -250,6 +265,8 @@ def _tell(selection: Selection, models: Models) -> None:
     if models.prefer == "int8" and found.precision == "fp32":
         lacks["model.no_int8"] = 'prefer = "int8", but no INT8 file can be used: FP32 is'
     if found.precision == "int8" and choice.spare is None:
-        lacks["model.no_fallback"] = "no FP32 file can be used: when INT8 fails, the kiosk ends"
+        lacks["model.no_fallback"] = (
+            "no FP32 file can be used: a face that INT8 fails on is dropped"
+        )
     for event, meaning in lacks.items():
         log.warning(event, extra={"fields": {"model": found.id, "meaning": meaning}})

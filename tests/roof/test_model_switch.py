@@ -196,6 +196,7 @@ def test_rubbish_never_sees_a_face(day, int8_folder, caplog):
         "model": FP32,
         "space": "mobilefacenet-192-4pt",
         "fallback": None,
+        "ailing": None,
         "missed": None,
         "shadow": None,
         "also": None,

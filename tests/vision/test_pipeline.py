@@ -35,7 +35,7 @@ class Detector:
 
 
 class Embedder:
-    id, space, threshold, fallback = "fake-fp32", "fake", 0.5, None
+    id, space, threshold, fallback, ailing = "fake-fp32", "fake", 0.5, None, ""
 
     def embed(self, aligned):
         assert aligned.shape == (112, 112, 3)

@@ -11,10 +11,11 @@ from kiosk.config import Models
 from kiosk.errors import ModelError
 from kiosk.types import Embedding
 from kiosk.vision.choice_file import CHOICE_FILE
+from kiosk.vision.embed import Embedder
 from kiosk.vision.fallback import GuardedEmbedder
 from kiosk.vision.manifest import load_manifest
 from kiosk.vision.measure import AT_START, Effort, Measured, candidates, measure, time_interleaved
-from kiosk.vision.selection import choose, open_selected
+from kiosk.vision.selection import choose, open_exact, open_selected
 
 
 def found(id_, ms, refused=""):
@@ -243,7 +244,7 @@ def test_the_configured_file_that_is_missing_is_named(put_int8, choice):
     assert told["model.refused"]["model"] == "tiny-fp32"
     assert "tiny.onnx expected" in told["model.refused"]["reason"]
     assert selection.main.id == "tiny-int8"
-    assert "when INT8 fails, the kiosk ends" in told["model.no_fallback"]["meaning"]
+    assert "a face that INT8 fails on is dropped" in told["model.no_fallback"]["meaning"]
 
 
 def test_files_to_bring_that_nobody_brought_are_no_candidates():
@@ -312,4 +313,27 @@ def test_a_shadow_of_nothing_is_told(put_model, tiny, choice, caplog):
     selection, _ = choice(shadow_every=3)
     _, shadow = open_selected(selection, Models(shadow_every=3), SystemClock())
     assert shadow is None
+    assert caplog.records[-1].message == "model.no_shadow"
+
+
+def test_int8_alone_is_guarded(put_int8, choice):
+    """Without FP32 the golden faces still watch it."""
+    path, _ = put_int8()
+    (path.parent / "tiny.onnx").unlink()
+    selection, _ = choice()
+    embedder, _ = open_selected(selection, Models(), SystemClock())
+    assert isinstance(embedder, GuardedEmbedder)
+    assert embedder.id == "tiny-int8"
+
+
+@pytest.mark.parametrize(("id_", "kind"), [("tiny-int8", GuardedEmbedder), ("tiny-fp32", Embedder)])
+def test_the_very_file_is_watched_and_has_no_shadow(put_int8, tmp_path, caplog, id_, kind):
+    """prefer = "exact": INT8 sings, FP32 has no need to, and a wish for a shadow is answered."""
+    put_int8()
+    models = Models(
+        embedder=id_, prefer="exact", extra_dirs=(str(tmp_path),), shadow_every=5, threads=1
+    )
+    embedder = open_exact(models, load_manifest(models.extra_dirs), SystemClock())
+    assert isinstance(embedder, kind)
+    assert embedder.id == id_
     assert caplog.records[-1].message == "model.no_shadow"
