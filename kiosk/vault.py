@@ -138,10 +138,13 @@ def read_plain(path: Path, most: int, *, follow: bool = False) -> bytes:
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
     with _named_failure(path, absent=True):
         descriptor = os.open(path, flags)
-        with os.fdopen(descriptor, "rb") as file:
+        try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise VaultError(f"{path}: expected a plain file, got something else")
-            data = file.read(most + 1)
+            with os.fdopen(descriptor, "rb", closefd=False) as file:
+                data = file.read(most + 1)
+        finally:
+            os.close(descriptor)
     if len(data) > most:
         raise VaultError(f"{path}: expected at most {most} bytes, got more")
     return data

@@ -53,18 +53,6 @@ class FoundFace:
         return (self.embedding,) if self.also is None else (self.embedding, self.also)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Aligned:
-    """A face before it is embedded."""
-
-    detection: Detection
-    aligned: Pixels
-    quality: Quality
-
-    def with_embedding(self, embedding: Embedding, also: Embedding | None) -> FoundFace:
-        return FoundFace(self.detection, self.aligned, self.quality, embedding, also)
-
-
 Embeds = Embedder | GuardedEmbedder
 
 
@@ -156,12 +144,12 @@ class FacePipeline:
         """
         found = sorted(self._detector.detect(pixels), key=_area, reverse=True)[:MAX_FACES]
         faces = []
-        for prepared in self._aligned(pixels, found):
-            embedding = self._timed(self._embedder, prepared.aligned, "embed")
+        for detection, crop, quality in self._aligned(pixels, found):
+            embedding = self._timed(self._embedder, crop, "embed")
             also = None
             if self._also is not None:
-                also = self._timed(self._also, prepared.aligned, "embed also")
-            faces.append(prepared.with_embedding(embedding, also))
+                also = self._timed(self._also, crop, "embed also")
+            faces.append(FoundFace(detection, crop, quality, embedding, also))
         return faces
 
     def face_to_enrol(self, pixels: Pixels, name: str) -> FoundFace:
@@ -222,14 +210,13 @@ class FacePipeline:
 
     def _embedded(self, pixels: Pixels, found: list[Detection]) -> list[FoundFace]:
         faces = []
-        for prepared in self._aligned(pixels, found):
-            crop = prepared.aligned
+        for detection, crop, quality in self._aligned(pixels, found):
             embedding = self._embedded_or_missed(self._embedder, crop, "embed", self._misses)
             also = None
             if self._also is not None:
                 also = self._embedded_or_missed(self._also, crop, "embed also", self._also_misses)
             if embedding is not None:
-                faces.append(prepared.with_embedding(embedding, also))
+                faces.append(FoundFace(detection, crop, quality, embedding, also))
         return faces
 
     def _embedded_or_missed(
@@ -244,7 +231,9 @@ class FacePipeline:
         misses.embedded()
         return embedding
 
-    def _aligned(self, pixels: Pixels, found: list[Detection]) -> Iterator[_Aligned]:
+    def _aligned(
+        self, pixels: Pixels, found: list[Detection]
+    ) -> Iterator[tuple[Detection, Pixels, Quality]]:
         for detection in found:
             began = self._clock.boottime_ns()
             try:
@@ -254,7 +243,7 @@ class FacePipeline:
                 continue
             quality = measure(pixels, aligned, detection)
             self._note("align", began)
-            yield _Aligned(detection, aligned, quality)
+            yield detection, aligned, quality
 
     def _timed(self, embedder: Embeds, aligned: Pixels, stage: str) -> Embedding:
         began = self._clock.boottime_ns()
@@ -299,6 +288,8 @@ def open_pipeline(
     Without `matching` a model that has no threshold yet will do.
     """
     manifest = load_manifest(models.extra_dirs, choice_in)
+    for why in manifest.aside:
+        log.error("model.set_aside", extra={"fields": {"reason": why}})
     entry = manifest.get(models.detector, "detector")
     # One thread: at 128 pixels a second one costs more than it brings.
     detector = BlazeFace(entry, Session(entry, 1), models.detection_score)

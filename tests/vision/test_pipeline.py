@@ -186,3 +186,13 @@ def test_a_still_says_what_is_wrong_with_its_face():
     )
     with pytest.raises(EmbeddingError, match="model fake-fp32: a model output"):
         eyes.faces(frame().pixels)
+
+
+def test_what_is_set_aside_is_told_at_the_start(tmp_path, caplog):
+    """A kiosk that uses shipped models starts, and says what it left out."""
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "manifest.toml").write_text("[[model]]\nid=")
+    models = Models(prefer="exact")
+    open_pipeline(models, clock=Ticking(), record=lambda _stage, _ms: None, choice_in=tmp_path)
+    (record,) = [r for r in caplog.records if r.message == "model.set_aside"]
+    assert record.levelname == "ERROR"
