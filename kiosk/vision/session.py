@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 from collections.abc import Mapping
 
 import numpy as np
+import onnxruntime as ort
 from numpy.typing import NDArray
 
 from kiosk.errors import ModelError
 from kiosk.vision.cpu import read_cpu
 from kiosk.vision.manifest import ModelEntry
 from kiosk.vision.weights import check_int8_weights, check_self_contained
-
-# Read when the library is imported: it would write a device id and a usage database below the
-# home folder, and report.
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-import onnxruntime as ort
 
 RUNTIME = f"onnxruntime {ort.__version__}"
 
