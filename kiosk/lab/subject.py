@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 
 from kiosk.errors import ModelError
 from kiosk.vision.manifest import InputSpec, Manifest, load_manifest
-from kiosk.vision.onnx_file import outside_tensors
+from kiosk.vision.onnx_file import contents_of
 from kiosk.vision.protobuf import DamagedError
 
 OPSET = 17
@@ -104,7 +104,7 @@ def read_subject(
 
 def _refuse_external_data(path: Path, data: bytes) -> None:
     try:
-        outside = outside_tensors(data)
+        outside = contents_of(data).outside
     except DamagedError as error:
         raise ModelError(f"{path}: a whole ONNX file expected, {error}") from error
     if outside:

@@ -7,6 +7,7 @@ ones, in subgraphs and functions too. Field numbers are those of onnx.proto.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -168,7 +169,27 @@ def _add(graph: Graph, number: int, part: int | memoryview) -> None:
             graph.inputs |= {text(value, "name") for n, value in names if n == 1}
 
 
-def outside_tensors(data: bytes) -> list[str]:
-    """The names of all tensors whose values lie in another file, at whatever depth."""
-    tensors = (tensor_of(m) for kind, m in messages(memoryview(data)) if kind == "TensorProto")
-    return [tensor.name or "one without a name" for tensor in tensors if tensor.is_outside]
+@dataclass(slots=True, eq=False)
+class Contents:
+    """What stands in a file at whatever depth: its tensors, and how often what else is there."""
+
+    tensors: list[Tensor] = field(default_factory=list)
+    operators: set[str] = field(default_factory=set)
+    kinds: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def outside(self) -> list[str]:
+        """The names of all tensors whose values lie in another file."""
+        return [t.name or "one without a name" for t in self.tensors if t.is_outside]
+
+
+def contents_of(data: bytes) -> Contents:
+    """Walk a file once; DamagedError for bytes that are none."""
+    found = Contents()
+    for kind, below in messages(memoryview(data)):
+        found.kinds[kind] += 1
+        if kind == "TensorProto":
+            found.tensors.append(tensor_of(below))
+        elif kind == "NodeProto":
+            found.operators |= {text(value, "op_type") for n, value in fields(below) if n == 4}
+    return found

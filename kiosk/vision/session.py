@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from kiosk.errors import ModelError
 from kiosk.vision.cpu import read_cpu
 from kiosk.vision.manifest import ModelEntry
-from kiosk.vision.weights import check_int8_weights, check_self_contained
+from kiosk.vision.weights import check_file
 
 RUNTIME = f"onnxruntime {ort.__version__}"
 
@@ -102,7 +102,7 @@ class Session:
         data = verified_bytes(entry)
         self._id = entry.id
         # Before onnxruntime sees it: that would read whatever file a tensor names.
-        check_self_contained(data, entry.id)
+        check_file(data, entry.id)
         try:
             self._session = runtime_session(data, threads)
         # onnxruntime's exceptions have no public base class of their own.
@@ -111,7 +111,6 @@ class Session:
                 f"model {entry.id}: {RUNTIME} cannot load {entry.path.name}: {_reason(error)}",
                 hint="a single self-contained ONNX file is expected, without external data",
             ) from error
-        check_int8_weights(data, entry.id)
         inputs = self._session.get_inputs()
         if len(inputs) != 1:
             raise ModelError(f"model {entry.id}: one input expected, got {len(inputs)}")

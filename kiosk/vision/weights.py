@@ -9,17 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kiosk.errors import ModelError
-from kiosk.vision.onnx_file import (
-    INT8,
-    Graph,
-    Node,
-    Tensor,
-    main_graph,
-    messages,
-    node_of,
-    outside_tensors,
-    tensor_of,
-)
+from kiosk.vision.onnx_file import INT8, Contents, Graph, Node, Tensor, contents_of, main_graph
 from kiosk.vision.protobuf import DamagedError
 
 _HINT = "a single self-contained ONNX file is expected, without external data"
@@ -58,37 +48,25 @@ class Int8Weight:
     values: NDArray[np.int8]
 
 
-def check_self_contained(data: bytes, model_id: str) -> None:
-    """ModelError by name when a tensor of an ONNX file lies in another one, at whatever depth.
+def check_file(data: bytes, model_id: str) -> None:
+    """ModelError by name unless an ONNX file holds all its weights, and INT8 ones in -127..127.
 
-    onnxruntime would read it from the working folder, and no pinned hash would cover it.
+    A tensor in another file would be read from the working folder, and no pinned hash would cover
+    it. Refused is also an INT8 file whose weights cannot be seen: sparse ones, ones that are
+    computed, ones that a subgraph or a function may choose among.
     """
     try:
-        outside = outside_tensors(data)
-    except DamagedError as error:
-        raise _damaged(model_id, error) from error
-    if outside:
-        raise ModelError(
-            f"model {model_id}: all weights in the file itself expected, {len(outside)} lie in"
-            f" another ({outside[0]} first)",
-            hint=_HINT,
-        )
-
-
-def check_int8_weights(data: bytes, model_id: str) -> None:
-    """ModelError by name unless every INT8 weight of an ONNX file lies in -127..127.
-
-    Also for a file whose INT8 weights cannot be seen: sparse ones, ones that are computed, ones
-    that a subgraph or a function may choose among.
-    """
-    for weight in int8_weights(data, model_id):
-        _check_values(weight.name, weight.values, model_id)
-    try:
-        view = memoryview(data)
-        if not _is_quantised(view):
+        contents = contents_of(data)
+        _refuse_outside(contents, model_id)
+        weights = _int8_weights(contents)
+        for weight in weights:
+            _check_values(weight.name, weight.values, model_id)
+        if not any(map(_is_integer, contents.operators)) and all(
+            tensor.kind != INT8 for tensor in contents.tensors
+        ):
             return
-        _refuse_hidden(view, model_id)
-        graph = main_graph(view)
+        _refuse_hidden(contents, model_id)
+        graph = main_graph(memoryview(data))
         for name, tensor in _small_weights(graph):
             _check_values(name, tensor.int8(), model_id)
         _refuse_computed(graph, model_id)
@@ -97,22 +75,29 @@ def check_int8_weights(data: bytes, model_id: str) -> None:
 
 
 def int8_weights(data: bytes, model_id: str) -> list[Int8Weight]:
-    """Every INT8 tensor of two or more dimensions in an ONNX file.
-
-    Raises ModelError by name for bytes that are no ONNX file and for weights outside of it.
-    """
+    """Every INT8 tensor of two or more dimensions in an ONNX file; ModelError if it is none."""
     try:
-        return [
-            Int8Weight(tensor.name or "a weight without a name", tensor.int8())
-            for tensor in _tensors(memoryview(data))
-            if tensor.kind == INT8 and len(tensor.dims) >= 2
-        ]
+        return _int8_weights(contents_of(data))
     except DamagedError as error:
         raise _damaged(model_id, error) from error
 
 
-def _tensors(data: memoryview) -> Iterator[Tensor]:
-    return (tensor_of(found) for kind, found in messages(data) if kind == "TensorProto")
+def _int8_weights(contents: Contents) -> list[Int8Weight]:
+    return [
+        Int8Weight(tensor.name or "a weight without a name", tensor.int8())
+        for tensor in contents.tensors
+        if tensor.kind == INT8 and len(tensor.dims) >= 2
+    ]
+
+
+def _refuse_outside(contents: Contents, model_id: str) -> None:
+    outside = contents.outside
+    if outside:
+        raise ModelError(
+            f"model {model_id}: all weights in the file itself expected, {len(outside)} lie in"
+            f" another ({outside[0]} first)",
+            hint=_HINT,
+        )
 
 
 def _damaged(model_id: str, error: DamagedError) -> ModelError:
@@ -129,27 +114,18 @@ def _check_values(name: str, values: NDArray[np.int8], model_id: str) -> None:
         )
 
 
-def _is_integer(node: Node) -> bool:
-    return node.op in _ZERO_POINTS or node.op in _FROM_FLOATS or node.op.startswith("Q")
+def _is_integer(operator: str) -> bool:
+    known = operator in _ZERO_POINTS or operator in _FROM_FLOATS
+    return known or operator.startswith("Q")
 
 
-def _is_quantised(data: memoryview) -> bool:
-    """Whether anything in a file, at whatever depth, computes in 8 bits or is kept in INT8."""
-    for kind, found in messages(data):
-        if kind == "NodeProto" and _is_integer(node_of(found)):
-            return True
-        if kind == "TensorProto" and tensor_of(found).kind == INT8:
-            return True
-    return False
-
-
-def _refuse_hidden(data: memoryview, model_id: str) -> None:
+def _refuse_hidden(contents: Contents, model_id: str) -> None:
     """ModelError for what an INT8 file may hide weights in; the main graph itself is one graph."""
-    kinds = [kind for kind, _ in messages(data)]
+    kinds = contents.kinds
     for what, is_there in (
-        ("sparse weights", "SparseTensorProto" in kinds),
-        ("subgraphs", kinds.count("GraphProto") > 1),
-        ("functions", "FunctionProto" in kinds),
+        ("sparse weights", kinds["SparseTensorProto"] > 0),
+        ("subgraphs", kinds["GraphProto"] > 1),
+        ("functions", kinds["FunctionProto"] > 0),
     ):
         if is_there:
             raise ModelError(
@@ -172,7 +148,7 @@ def _small_weights(graph: Graph) -> Iterator[tuple[str, Tensor]]:
 def _refuse_computed(graph: Graph, model_id: str) -> None:
     """ModelError for 8-bit weights that are made at load, and so are nowhere in the file."""
     live, maker = _live(graph), {name: node for node in graph.nodes for name in node.outputs}
-    for node in filter(_is_integer, graph.nodes):
+    for node in (node for node in graph.nodes if _is_integer(node.op)):
         for place, name in enumerate(node.inputs):
             if not name or name in live:
                 continue

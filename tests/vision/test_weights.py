@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from kiosk.errors import ModelError
 from kiosk.vision.manifest import load_manifest
 from kiosk.vision.session import Session, runtime_session
-from kiosk.vision.weights import check_int8_weights, check_self_contained, int8_weights
+from kiosk.vision.weights import check_file, int8_weights
 
 DTYPES = (np.int8, np.uint8, np.float32, np.int32)
 
@@ -72,8 +72,7 @@ def test_it_finds_what_onnx_finds(model):
 def is_named_or_fine(data):
     """Whether the bytes pass or are refused by name; any other exception comes through."""
     try:
-        check_self_contained(data, "x-int8")
-        check_int8_weights(data, "x-int8")
+        check_file(data, "x-int8")
     except ModelError as error:
         return str(error).startswith("model x-int8: ")
     return True
@@ -110,13 +109,13 @@ def one_weight(values, *, raw=True):
 def test_minus_128_is_refused_by_name(raw):
     """The weight, how often, and what to do about it; -127 and 127 pass."""
     with pytest.raises(ModelError, match=r"x-int8.*2 of conv_w are -128; NEON.*quantise it again"):
-        check_int8_weights(one_weight([[-128, 5], [-128, 127]], raw=raw), "x-int8")
-    check_int8_weights(one_weight([[-127, 5], [0, 127]], raw=raw), "x-int8")
+        check_file(one_weight([[-128, 5], [-128, 127]], raw=raw), "x-int8")
+    check_file(one_weight([[-127, 5], [0, 127]], raw=raw), "x-int8")
 
 
 def test_zero_points_may_be_minus_128():
     """A vector is no weight: per-channel zero points of activations reach down to -128."""
-    check_int8_weights(one_weight([-128, 127]), "x-int8")
+    check_file(one_weight([-128, 127]), "x-int8")
 
 
 def test_large_packed_weights_are_read_in_pieces():
@@ -139,7 +138,7 @@ def test_large_packed_weights_are_read_in_pieces():
 def test_what_is_wrong_with_the_bytes_is_told(data, said):
     """Each way to be no protobuf message has its own words."""
     with pytest.raises(ModelError, match=said):
-        check_int8_weights(data, "x-int8")
+        check_file(data, "x-int8")
 
 
 def test_missing_values_do_not_pass():
@@ -147,7 +146,7 @@ def test_missing_values_do_not_pass():
     tensor = TensorProto(name="conv_w", data_type=TensorProto.INT8, dims=[3, 3])
     data = helper.make_model(helper.make_graph([], "g", [], [], [tensor])).SerializeToString()
     with pytest.raises(ModelError, match=r"conv_w of shape \[3, 3\] holds 0 values"):
-        check_int8_weights(data, "x-int8")
+        check_file(data, "x-int8")
 
 
 def test_graphs_without_end_are_refused():
@@ -157,7 +156,7 @@ def test_graphs_without_end_are_refused():
         for tag in (b"\x32", b"\x2a", b"\x0a"):
             data = tag + length_of(data) + data
     with pytest.raises(ModelError, match="nested more than"):
-        check_int8_weights(b"\x3a" + length_of(data) + data, "x-int8")
+        check_file(b"\x3a" + length_of(data) + data, "x-int8")
 
 
 def length_of(data):
@@ -260,23 +259,23 @@ def test_minus_128_does_not_slip_past_in_another_form(kind):
     data = a_graph([*nodes, *CONV], [*tensors_, SCALE, ZERO])
     runtime_session(data, 1)
     with pytest.raises(ModelError, match=said):
-        check_int8_weights(data, "x-int8")
+        check_file(data, "x-int8")
 
 
 def test_sparse_weights_are_refused_in_an_int8_file():
     """Nobody here looks into them; in FP32 they may be."""
     hidden = sparse(WEIGHTS, TensorProto.INT8, [-128])
     with pytest.raises(ModelError, match="it has sparse weights"):
-        check_int8_weights(a_graph(CONV, [SCALE, ZERO], sparse_initializer=[hidden]), "x-int8")
+        check_file(a_graph(CONV, [SCALE, ZERO], sparse_initializer=[hidden]), "x-int8")
     floats = sparse(WEIGHTS, TensorProto.FLOAT, [0.5])
     nodes = [helper.make_node("Conv", ["image", "w"], ["c"]), CONV[-1]]
-    check_int8_weights(a_graph(nodes, [], sparse_initializer=[floats]), "x-fp32")
+    check_file(a_graph(nodes, [], sparse_initializer=[floats]), "x-fp32")
 
 
 def test_a_flat_weight_within_its_range_passes():
     """The form is no fault: reshaped weights without -128 are as good as any."""
     good = numpy_helper.from_array(np.maximum(WEIGHTS.reshape(-1), -127), "flat")
-    check_int8_weights(a_graph([RESHAPE, *CONV], [good, SHAPE, SCALE, ZERO]), "x-int8")
+    check_file(a_graph([RESHAPE, *CONV], [good, SHAPE, SCALE, ZERO]), "x-int8")
 
 
 def test_a_circle_of_nodes_ends():
@@ -287,7 +286,7 @@ def test_a_circle_of_nodes_ends():
         helper.make_node("DequantizeLinear", ["a", "scale", "zero"], ["y"]),
     ]
     with pytest.raises(ModelError, match="which is computed"):
-        check_int8_weights(a_graph(nodes, [SCALE, ZERO]), "x-int8")
+        check_file(a_graph(nodes, [SCALE, ZERO]), "x-int8")
 
 
 def outside(tmp_path):
@@ -328,7 +327,7 @@ def test_weights_in_another_file_are_refused_wherever_they_are_named(tmp_path, p
     """No pinned hash covers them: the other file may be any, in whatever folder it is run."""
     data = from_outside(tmp_path, place)
     with pytest.raises(ModelError, match=r"model x-fp32: all weights in the file itself expected"):
-        check_self_contained(data, "x-fp32")
+        check_file(data, "x-fp32")
 
 
 def test_a_session_refuses_weights_in_another_file(tmp_path, monkeypatch, pin):
@@ -344,12 +343,11 @@ def test_a_message_that_is_there_twice_is_refused():
     """Protobuf would merge a graph from two, which neither part shows."""
     data = one_weight([[1, 2]])
     with pytest.raises(ModelError, match="two of what there is one of: GraphProto"):
-        check_int8_weights(data + data, "x-int8")
+        check_file(data + data, "x-int8")
 
 
 def test_the_shipped_files_pass():
     """Nothing in models/ has a weight that overflows."""
     for entry in load_manifest().entries:
         if entry.path.is_file():
-            check_self_contained(entry.path.read_bytes(), entry.id)
-            check_int8_weights(entry.path.read_bytes(), entry.id)
+            check_file(entry.path.read_bytes(), entry.id)
