@@ -101,17 +101,16 @@ def tensor_of(data: memoryview) -> Tensor:
     """A TensorProto."""
     tensor = Tensor()
     for number, value in fields(data):
-        match number:
-            case n if n == _DATA_TYPE:
-                tensor.kind = integer(value)
-            case n if n == _DIMS:
-                tensor.dims += [value] if isinstance(value, int) else varints(value).tolist()
-            case n if n == _NAME:
-                tensor.name = text(value, "name")
-            case n if n in {_RAW_DATA, _INT32_DATA}:
-                tensor.parts.append((n, message(value, "values")))
-            case n if n == _EXTERNAL_DATA or (n == _LOCATION and value != 0):
-                tensor.is_outside = True
+        if number == _DATA_TYPE:
+            tensor.kind = integer(value)
+        elif number == _DIMS:
+            tensor.dims += [value] if isinstance(value, int) else varints(value).tolist()
+        elif number == _NAME:
+            tensor.name = text(value, "name")
+        elif number in {_RAW_DATA, _INT32_DATA}:
+            tensor.parts.append((number, message(value, "values")))
+        elif number == _EXTERNAL_DATA or (number == _LOCATION and value != 0):
+            tensor.is_outside = True
     return tensor
 
 

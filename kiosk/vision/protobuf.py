@@ -47,6 +47,9 @@ def fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
 
 
 def _varint(data: memoryview, at: int) -> tuple[int, int]:
+    # Most are of one byte: a start walks tens of thousands of them.
+    if at < len(data) and data[at] < 0x80:
+        return data[at], at + 1
     value = 0
     for place, byte in enumerate(data[at : at + _VARINT_BYTES]):
         value |= (byte & 0x7F) << (7 * place)
