@@ -123,7 +123,10 @@ def _configured(options: argparse.Namespace) -> tuple[Settings | None, Models, M
     models = Models() if settings is None else settings.models
     models = msgspec.structs.replace(models, extra_dirs=(*models.extra_dirs, *options.models_dir))
     state_dir = None if settings is None else settings.paths.state_dir
-    return settings, models, load_manifest(models.extra_dirs, state_dir)
+    manifest = load_manifest(models.extra_dirs, state_dir)
+    for why in manifest.aside:
+        complain(f"left out: {why}")
+    return settings, models, manifest
 
 
 def _uses(settings: Settings, models: Models, manifest: Manifest) -> dict[str, str]:
@@ -240,7 +243,10 @@ def remove_model(options: argparse.Namespace) -> int:
     settings = load(options.config)
     own = OwnModels(Path(settings.paths.state_dir))
     entry = own.get(options.id)
-    _check_free(entry, settings.models, manifest_of(settings))
+    manifest = manifest_of(settings)
+    # One that is set aside is not what the configuration means by its id.
+    if entry in manifest.entries:
+        _check_free(entry, settings.models, manifest)
     own.remove(entry.id)
     if options.json:
         say_json({"removed": entry.id, "file": str(entry.path)})

@@ -17,7 +17,7 @@ from onnx.checker import ValidationError
 from kiosk.errors import EmbeddingError, ModelError, UserError
 from kiosk.lab.subject import Feeding, Subject, read_subject
 from kiosk.vault import write_atomic
-from kiosk.vision.canary import Agreement, GoldenFace, agreement, golden_for
+from kiosk.vision.canary import Agreement, GoldenFace, agreement, found_golden
 from kiosk.vision.embed import Embedder
 from kiosk.vision.manifest import (
     InputSpec,
@@ -84,10 +84,13 @@ def adopt(path: Path, wish: Wish, own: OwnModels, manifest: Manifest) -> Adopted
         raise ModelError(f"{path}: a file that stays as it is expected, it was changed meanwhile")
     if not entry.path.is_file() or entry.path.read_bytes() != data:
         write_atomic(entry.path, data, MODE)
+    pin = next((other.golden for other in own.entries() if other.space == entry.space), "")
     if held.fresh:
-        _record(own.golden, entry.space, held.faces)
+        pin = _record(own.golden, entry.space, held.faces)
     if listing is not None:
         own.put(listing)
+    if pin:
+        own.pin_golden(entry.space, pin)
     return Adopted(entry, subject.opset, old is None, held.agreement)
 
 
@@ -248,7 +251,7 @@ def _held_against(embedder: Embedder, entry: ModelEntry, kin: Sequence[ModelEntr
             hint="add it first, or give the INT8 file a space of its own",
         )
     # Without kin what lies there is left over from a cut, and proves nothing.
-    faces = golden_for(kin) if kin else ()
+    faces = found_golden(kin) if kin else ()
     if faces:
         return _Held(_agreeing(embedder, entry, faces), faces, fresh=False)
     if fp32:
@@ -273,9 +276,12 @@ def _agreeing(embedder: Embedder, entry: ModelEntry, faces: tuple[GoldenFace, ..
         ) from error
 
 
-def _record(folder: Path, space: str, faces: tuple[GoldenFace, ...]) -> None:
+def _record(folder: Path, space: str, faces: tuple[GoldenFace, ...]) -> str:
+    """Write the golden faces of a space; the SHA-256 to pin them with."""
     for face in faces:
         data = (shipped_models_dir() / "golden" / face.name).read_bytes()
         write_atomic(folder / face.name, data, MODE)
     vectors = {f.name: [round(float(v), 7) for v in f.embedding.vector] for f in faces}
-    write_atomic(folder / f"{space}.json", json.dumps(vectors).encode(), MODE)
+    data = json.dumps(vectors).encode()
+    write_atomic(folder / f"{space}.json", data, MODE)
+    return hashlib.sha256(data).hexdigest()

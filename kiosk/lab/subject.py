@@ -12,6 +12,8 @@ from google.protobuf.message import DecodeError
 
 from kiosk.errors import ModelError
 from kiosk.vision.manifest import InputSpec, Manifest, load_manifest
+from kiosk.vision.onnx_file import contents_of
+from kiosk.vision.protobuf import DamagedError
 
 OPSET = 17
 """What older and newer graphs are converted to before anything else is done with them."""
@@ -74,7 +76,7 @@ def read_subject(
         raise ModelError(f"{path}: an ONNX file expected, {error.strerror}") from error
     except DecodeError as error:
         raise ModelError(f"{path}: an ONNX file expected, got something else") from error
-    _refuse_external_data(path, proto)
+    _refuse_external_data(path, data)
     digest = hashlib.sha256(data).hexdigest()
     entries = (load_manifest() if manifest is None else manifest).entries
     known = {entry.sha256: entry for entry in entries}.get(digest)
@@ -100,10 +102,11 @@ def read_subject(
     return Subject(path, digest, proto, spec, input_name, output_name, dim, opset, space)
 
 
-def _refuse_external_data(path: Path, proto: onnx.ModelProto) -> None:
-    constants = [a.t for node in proto.graph.node for a in node.attribute if a.HasField("t")]
-    tensors = [*proto.graph.initializer, *constants]
-    outside = [t.name for t in tensors if t.data_location == t.EXTERNAL]
+def _refuse_external_data(path: Path, data: bytes) -> None:
+    try:
+        outside = contents_of(data).outside
+    except DamagedError as error:
+        raise ModelError(f"{path}: a whole ONNX file expected, {error}") from error
     if outside:
         raise ModelError(
             f"{path}: one self-contained file expected, {len(outside)} weights lie in another"

@@ -1,6 +1,7 @@
 """`kiosk models add` and `remove`: what foreign files come to, and what is refused by name."""
 
 import errno
+import hashlib
 import json
 import os
 import stat
@@ -58,7 +59,14 @@ def test_the_canary_knows_another_file(add, foreign, tmp_path, kiosk, config):
     add(foreign())
     golden = tmp_path / "state" / "models" / "golden" / "own-64-4pt.json"
     faces = json.loads(golden.read_text())
+    pin = entry(tmp_path).golden
+    assert pin == hashlib.sha256(golden.read_bytes()).hexdigest()
     golden.write_text(json.dumps({name: values[::-1] for name, values in faces.items()}))
+    _, _, err = kiosk("models", "check", "--config", config())
+    assert "own-64-4pt.json has SHA-256" in err
+    manifest = tmp_path / "state" / "models" / "manifest.toml"
+    changed = hashlib.sha256(golden.read_bytes()).hexdigest()
+    manifest.write_text(manifest.read_text().replace(pin, changed))
     status, _, err = kiosk("models", "check", "--config", config())
     assert status == 1
     assert "own-fp32: model own-fp32: cosine of at least 0.999" in err
@@ -347,3 +355,19 @@ def test_the_very_file_of_an_entry_without_one_joins_its_space(foreign, kiosk, c
     said = json.loads(out)
     assert (said["space"], said["input"]["channels"], said["cosine"]) == ("known", "BGR", None)
     assert len(golden_faces("known", tmp_path / "state" / "models" / "golden")) == 3
+
+
+def test_an_id_that_a_deploy_took_can_be_listed_and_removed(add, foreign, kiosk, config, tmp_path):
+    """The user's own entry is left out, loudly, and `remove` takes out that one and no other."""
+    add(foreign())
+    manifest = tmp_path / "state" / "models" / "manifest.toml"
+    manifest.write_text(manifest.read_text().replace('"own-fp32"', '"mobilefacenet-fp32"'))
+    status, out, err = kiosk("models", "list", "--config", config())
+    assert status == 0
+    assert "mobilefacenet-fp32" in out
+    assert "left out: " in err
+    assert "id 'mobilefacenet-fp32' is taken by" in err
+    status, _, err = kiosk("models", "remove", "mobilefacenet-fp32", "--config", config())
+    assert (status, err) == (0, "")
+    assert "left out" not in kiosk("models", "list", "--config", config())[2]
+    assert load_manifest().get("mobilefacenet-fp32", "embedder").path.is_file()

@@ -14,7 +14,6 @@ from kiosk.capture.camera import EndOfFrames, open_camera
 from kiosk.clock import SystemClock
 from kiosk.config import Camera, Models, Replay, Server, Settings
 from kiosk.decide.gallery import Gallery, Template
-from kiosk.errors import EmbeddingError
 from kiosk.logbook import Logbook
 from kiosk.outbox.store import Outbox
 from kiosk.reception import Reception
@@ -168,12 +167,16 @@ def test_an_overflow_in_the_middle_of_a_day_costs_nothing(day, int8_folder, capl
     assert told == [logging.ERROR]
 
 
-def test_without_the_fallback_the_day_ends_there(day, int8_folder):
-    """The same file without FP32 behind it stops the kiosk at the second person."""
+def test_without_the_fallback_the_day_goes_on_without_that_face(day, int8_folder, caplog):
+    """The same file without FP32 behind it drops the faces it fails on, told, and nothing else."""
     folder = int8_folder("overflows")
     alone = Models(embedder=INT8, extra_dirs=(str(folder),), prefer="exact", threads=1)
-    with pytest.raises(EmbeddingError, match="nan"):
-        day("alone", alone)
+    eyes, frames, summary, _ = day("alone", alone)
+    assert summary["counts"]["frames"] == frames
+    assert [v["person"] for v in summary["visits"]][:1] == ["obama"]
+    assert "nan" in eyes.pipeline.status()["missed"]["reason"]
+    told = [r for r in caplog.records if r.message == "vision.face_dropped"]
+    assert len(told) < eyes.pipeline.status()["missed"]["faces"]
 
 
 def test_a_day_with_good_int8(day, int8_folder):
@@ -198,6 +201,8 @@ def test_rubbish_never_sees_a_face(day, int8_folder, caplog):
         "model": FP32,
         "space": "mobilefacenet-192-4pt",
         "fallback": None,
+        "ailing": None,
+        "missed": None,
         "shadow": None,
         "also": None,
     }
