@@ -12,7 +12,7 @@ from kiosk.lab import machine
 from kiosk.lab.advice import Advice, Facts, LayerError, advise
 from kiosk.lab.agreement import cosines_of
 from kiosk.lab.build import NAIVE, Built, Made
-from kiosk.lab.gate import JUDGED_FAR, Line
+from kiosk.lab.gate import JUDGED_FAR, Line, unjudged
 from kiosk.lab.identities import Identities
 from kiosk.lab.margin import GateLine
 from kiosk.lab.record import versions
@@ -45,7 +45,7 @@ def report_data(built: Built) -> ReportData:
     )
     request, judged = built.request, best.validation
     this = machine.describe()
-    gate = gate_lines(judged.lines if judged else ())
+    gate = gate_lines(best.lines)
     people = Identities.of(request.holdout.faces)
     edges = cosine_edges(judged.agreed.min_cosine if judged else 1.0)
     shown: list[tuple[str, Role, Any, Roc | None]] = [
@@ -69,6 +69,7 @@ def report_data(built: Built) -> ReportData:
         int8_layers=best.int8,
         layers_total=best.layers,
         gate=gate,
+        not_judged=tuple(Entry(x.name, x.note) for x in unjudged(best.lines)),
         curves=tuple(_curve(name, role, roc) for name, role, _, roc in shown if roc is not None),
         similarities=tuple(
             similarity_of(name, role, scores[same], scores[~same])
@@ -214,11 +215,12 @@ def _records(built: Built) -> tuple[Record, ...]:
         Entry(f"{what}: {len(faces.faces)} faces", faces.digest)
         for what, faces in (("calibration", request.calibration), ("held out", request.holdout))
     ]
-    skipped = [
-        Entry(f"skipped: {each.path.name}", each.reason)
-        for faces in (request.calibration, request.holdout)
-        for each in faces.skipped
-    ]
+    gave_none = [each for faces in (request.calibration, request.holdout) for each in faces.skipped]
+    skipped = [Entry(f"skipped: {each.path.name}", each.reason) for each in gave_none]
+    # Without a person's folder at all every face is one: the gate says that once.
+    if request.identities:
+        pairless = Identities.of(request.holdout.faces).skipped.values()
+        skipped += [Entry(f"in no pair: {each.path.name}", each.reason) for each in pairless]
     source = Entry(request.subject.path.name, request.subject.sha256)
     return (
         Record("Files, SHA-256", (source, *files)),

@@ -9,6 +9,7 @@ from kiosk.lab import machine
 from kiosk.lab.build import Built, Made, Validation
 from kiosk.lab.figures import report_data
 from kiosk.lab.files import write_bytes
+from kiosk.lab.gate import not_judged
 from kiosk.lab.identities import Identities
 from kiosk.lab.quantise import recipe_ranges_name
 from kiosk.lab.record import CONFIG_NAME, RANGES_NAME, as_yaml, ranges_document, versions
@@ -124,6 +125,7 @@ def _validation(built: Built, judged: Validation | None) -> dict[str, Any]:
         "digest": built.request.holdout.digest,
         "arithmetic": "reference",
         "passed": judged.passed,
+        "not_judged": not_judged(judged.lines),
         **_agreed(judged),
     }
     if judged.roc is not None and built.source_roc is not None:

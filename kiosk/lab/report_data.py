@@ -139,6 +139,7 @@ class Record:
 class ReportData:
     """One report. `model` is the file judged, `against` the FP32 file; `made` a date as text.
 
+    `not_judged` are the lines of the gate that were left out by word, and why.
     `tar_far` is the false accept rate at which the tries' TAR was taken. `profile` names its
     models as `model` and `against` do where it measured them.
     """
@@ -157,6 +158,7 @@ class ReportData:
     int8_layers: int | None = None
     layers_total: int | None = None
     gate: tuple[GateLine, ...] = ()
+    not_judged: tuple[Entry, ...] = ()
     curves: tuple[Curve, ...] = ()
     similarities: tuple[Similarity, ...] = ()
     agreements: tuple[Agreement, ...] = ()

@@ -17,7 +17,7 @@ def sets(tmp_path):
     """A source and two folders of people who are not in both."""
     subject_of(mobile(0), tmp_path / "small-fp32.onnx")
     write_crops(tmp_path / "calibration", people=4, each=6)
-    write_crops(tmp_path / "holdout", people=6, each=8, seed=9)
+    write_crops(tmp_path / "holdout", people=7, each=8, seed=9)
     return tmp_path
 
 
@@ -38,8 +38,9 @@ def test_a_build_leaves_all_that_remakes_it(sets, capsys):
     assert record["model"] == "small-fp32.onnx"
     assert record["calibration"]["num_samples"] == 24
     assert len(record["calibration"]["files"]) == 24
-    assert record["validation"]["test_samples"] == 48
+    assert record["validation"]["test_samples"] == 56
     assert record["validation"]["passed"]
+    assert record["validation"]["not_judged"] == []
     assert record["quantized_model"] in {each["file"] for each in record["files"]}
     for each in record["files"][1:]:
         eight, layers = in_int8(read_subject(out / each["file"]).proto)
@@ -70,3 +71,33 @@ def test_nothing_that_fails_the_gate_gets_a_name(sets, capsys, monkeypatch):
     assert "mean cosine > 0.999999 expected" in capsys.readouterr().err
     names = {path.name for path in (sets / "out").iterdir()}
     assert names == {"report.html", "report_data.json"}
+
+
+def test_faces_that_name_nobody_are_refused_before_the_search(sets, capsys):
+    """Flat, or of too few people: AUC and TAR could not be judged, so nothing is built."""
+    write_crops(sets / "few", people=2, each=3, seed=5)
+    flat = sets / "flat"
+    flat.mkdir()
+    for path in (sets / "few").rglob("*.png"):
+        (flat / f"{path.parent.name}-{path.name}").write_bytes(path.read_bytes())
+    for folder, why in (("flat", "no identities"), ("few", "got 6 and 9")):
+        assert build(sets, "--holdout", str(sets / folder)) == 2
+        said = capsys.readouterr().err
+        assert "AUC drop and TAR@1e-3 drop" in said
+        assert why in said
+        assert "--no-identities" in said
+        assert not (sets / "out").exists()
+
+
+def test_cosine_and_mae_alone_are_recorded_as_such(sets, capsys):
+    """--no-identities: text, record and report name what was not judged."""
+    assert build(sets, "--no-identities") == 0
+    assert "not judged: AUC drop, TAR@1e-3 drop" in capsys.readouterr().out
+    text = (sets / "out" / "quantization_config.yaml").read_text(encoding="utf-8")
+    told = yaml.safe_load(text)["validation"]
+    assert told["passed"]
+    assert [each["line"] for each in told["not_judged"]] == ["AUC drop", "TAR@1e-3 drop"]
+    assert "auc_fp32" not in told
+    page = (sets / "out" / "report.html").read_text(encoding="utf-8")
+    assert "Passes the gate by cosine and MAE alone" in page
+    assert "Not judged: <b>AUC drop</b> (left out, --no-identities)" in page

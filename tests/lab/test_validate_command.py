@@ -43,21 +43,56 @@ def test_a_worse_model_fails_and_its_lines_are_named(tiny_embedder, crops, capsy
     assert "min cosine" in said.err
 
 
-def test_a_flat_folder_leaves_the_curves_unjudged(tiny_embedder, crops, tmp_path, capsys):
-    """Without people there are no curves: passed as far as judged, and the open lines named."""
+def flat_of(folder, tmp_path):
+    """The pictures of all people in one folder."""
     flat = tmp_path / "flat"
     flat.mkdir()
-    for number, path in enumerate(sorted(crops(people=3).rglob("*.png"))):
+    for number, path in enumerate(sorted(folder.rglob("*.png"))):
         shutil.copy(path, flat / f"{number}.png")
-    model = tiny_embedder()
-    assert validate(model, model, "--images", flat) == 0
-    said = capsys.readouterr().out
-    assert "as far as it was judged; not judged: AUC drop, TAR@1e-3 drop" in said
-    assert "a folder for each of two people or more expected" in said
-    assert "50 faces or more" in said
-    assert validate(model, model, "--images", flat, "--json") == 0
+    return flat
+
+
+def test_a_flat_folder_does_not_pass(tiny_embedder, crops, tmp_path, capsys):
+    """AUC and TAR that could not be judged are named, with why; exit status 1, passed false."""
+    flat, model = flat_of(crops(people=3), tmp_path), tiny_embedder()
+    assert validate(model, model, "--images", flat) == 1
+    said = capsys.readouterr()
+    assert "the gate is NOT passed; not judged: AUC drop, TAR@1e-3 drop" in said.out
+    assert "50 faces or more" in said.out
+    assert "AUC drop, TAR@1e-3 drop: not judged (no identities: " in said.err
+    assert "a folder for each of two people or more expected" in said.err
+    assert "--no-identities" in said.err
+    assert validate(model, model, "--images", flat, "--json") == 1
     document = json.loads(capsys.readouterr().out)
+    assert document["passed"] is False
+    assert [each["line"] for each in document["not_judged"]] == ["AUC drop", "TAR@1e-3 drop"]
     assert document["auc"] is document["tar@1e-3"] is document["tar@1e-4"] is None
+
+
+def test_cosine_and_mae_alone_are_judged_by_word_only(tiny_embedder, crops, tmp_path, capsys):
+    """--no-identities: exit status 0, and what was left out is in text and JSON."""
+    flat, model = flat_of(crops(people=3), tmp_path), tiny_embedder()
+    assert validate(model, model, "--images", flat, "--no-identities") == 0
+    said = capsys.readouterr().out
+    assert "the gate is passed by cosine and MAE alone" in said
+    assert "not judged: AUC drop, TAR@1e-3 drop" in said
+    assert validate(model, model, "--images", flat, "--no-identities", "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["passed"], document["identities"]) == (True, False)
+    assert {each["why"] for each in document["not_judged"]} == {"left out, --no-identities"}
+
+
+def test_a_picture_of_two_people_is_left_out_and_the_rest_is_judged(tiny_embedder, crops, capsys):
+    """It was one picture that switched AUC and TAR off: it is named, and they are judged."""
+    folder, fp32 = crops(), tiny_embedder()
+    shutil.copy(folder / "p00" / "0.png", folder / "p01" / "again.png")
+    assert validate(fp32, fp32, "--images", folder, "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["genuine"], document["impostors"]) == (116, 1595)
+    assert document["not_judged"] == []
+    left = [item["reason"] for item in document["skipped_in_curves"]]
+    assert len(left) == 2
+    assert all("two people's, the same file as" in reason for reason in left)
 
 
 def test_an_overlap_with_the_calibration_folder_is_refused(tiny_embedder, crops, tmp_path, capsys):
@@ -79,14 +114,14 @@ def test_an_overlap_with_the_record_is_refused(tiny_embedder, crops, tmp_path, c
     assert validate(model, model, "--images", folder, "--record", path) == 2
     assert "p00/1.png" in capsys.readouterr().err
     path.write_text(yaml.safe_dump({"calibration": {"files": ["0a" * 32]}}))
-    assert validate(model, model, "--images", folder, "--record", path) == 0
+    assert validate(model, model, "--images", folder, "--record", path, "--no-identities") == 0
     assert "not checked" not in capsys.readouterr().out
 
 
 def test_an_unchecked_overlap_is_said(tiny_embedder, crops, capsys):
     """Without --calibration and --record the verdict says what was not checked."""
     model = tiny_embedder()
-    assert validate(model, model, "--images", crops(people=2)) == 0
+    assert validate(model, model, "--images", crops(people=2), "--no-identities") == 0
     assert "overlap with the calibration pictures not checked" in capsys.readouterr().out
 
 
@@ -94,11 +129,11 @@ def test_left_out_pictures_are_named(tiny_embedder, crops, capsys):
     """A torn picture is counted and named, for a person and for a program."""
     folder, model = crops(people=2), tiny_embedder()
     (folder / "p00" / "0.png").write_bytes(b"torn")
-    assert validate(model, model, "--images", folder) == 0
+    assert validate(model, model, "--images", folder, "--no-identities") == 0
     said = capsys.readouterr().out
     assert "9 of 10 pictures" in said
     assert "left out" in said
-    assert validate(model, model, "--images", folder, "--json") == 0
+    assert validate(model, model, "--images", folder, "--no-identities", "--json") == 0
     assert json.loads(capsys.readouterr().out)["skipped"][0]["file"].endswith("p00/0.png")
 
 

@@ -10,6 +10,7 @@ from kiosk.commands.console import add_json, complain, say, say_json, table
 from kiosk.commands.lab.options import (
     add_aligned,
     add_feeding,
+    add_no_identities,
     add_threads,
     feeding_of,
     require_workshop,
@@ -41,6 +42,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         metavar="P",
         help="calibrate with this percentile only, instead of choosing; 100 is MinMax",
     )
+    add_no_identities(parser)
     add_aligned(parser)
     add_feeding(parser)
     add_threads(parser)
@@ -63,6 +65,7 @@ def run(options: argparse.Namespace) -> int:
         out=options.out,
         name=options.name or options.model.stem.removesuffix("-fp32").removesuffix("_fp32"),
         threads=options.threads,
+        identities=not options.no_identities,
         **calibrations_of(options.percentile),
     )
     built = build(request)
@@ -91,6 +94,8 @@ def calibrations_of(percentile: float | None) -> dict[str, Any]:
 
 
 def _say(built: Built) -> None:
+    from kiosk.lab.gate import LEFT_OUT, unjudged
+
     rows = []
     for made in (built.naive, *built.variants):
         judged = made.validation
@@ -108,6 +113,9 @@ def _say(built: Built) -> None:
             )
         )
     say(table(("file", "in INT8", "cosine mean", "min", "ms", "gate", ""), rows))
+    left = ", ".join(line.name for line in unjudged(built.naive.lines))
+    if left:
+        say(f"\nnot judged: {left} ({LEFT_OUT}); cosine and MAE alone decide")
     ms, form = built.best_ms(built.fp32), built.fp32.form
     say(f"\n{built.fp32.file}: {ms:.2f} ms, the fastest exact form here: {form}")
 
@@ -115,5 +123,5 @@ def _say(built: Built) -> None:
 def _complain(made: Made) -> None:
     from kiosk.lab.gate import failing
 
-    for line in failing(made.validation.lines if made.validation else ()):
+    for line in failing(made.lines):
         complain(f"{made.file}: {line.name} {line.limit} expected, got {line.figure}")
