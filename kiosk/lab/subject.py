@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 
 from kiosk.errors import ModelError
 from kiosk.vision.manifest import InputSpec, Manifest, load_manifest
+from kiosk.vision.weights import check_int8_weights
 
 OPSET = 17
 """What older and newer graphs are converted to before anything else is done with them."""
@@ -77,6 +78,8 @@ def read_subject(
     except DecodeError as error:
         raise ModelError(f"{path}: an ONNX file expected, got something else") from error
     _refuse_external_data(path, proto)
+    # The daemon would not load it: no figure of the workshop may say that it is fine.
+    check_int8_weights(data, str(path))
     digest = hashlib.sha256(data).hexdigest()
     entries = (load_manifest() if manifest is None else manifest).entries
     known = {entry.sha256: entry for entry in entries}.get(digest)

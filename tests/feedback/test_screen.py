@@ -1,22 +1,11 @@
 """The page in a real browser: what a person sees in each state."""
 
 import re
-import shutil
 
 import pytest
 
 from kiosk.feedback.notice import NoticeKind
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 STATES = [
     (NoticeKind.IDLE, None, "Ready"),
     (NoticeKind.LOOK, None, "Hold still"),
@@ -48,18 +37,6 @@ LOOK_AT = """() => {
     colours: [style.getPropertyValue("--paper").trim(), style.getPropertyValue("--ink").trim()],
   };
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Chromium without a window, with a profile of its own."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is absent")
-    if CHROMIUM is None:
-        pytest.skip("chromium is absent")
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture

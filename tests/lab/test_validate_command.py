@@ -4,14 +4,23 @@ import hashlib
 import json
 import shutil
 
+import numpy as np
+import onnx
+import pytest
+import numpy as np
+import onnx
 import yaml
+from onnx import numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 from kiosk.__main__ import main
+from kiosk.lab.calibrate import write_ranges
 from kiosk.lab.faces import read_folder
+from kiosk.lab.quantise import Recipe, quantised
 from kiosk.lab.runner import inputs_of
 from kiosk.lab.subject import read_subject
 from kiosk.vision.manifest import load_manifest
+from lab.nets import mobile_sketch, subject_of, write_crops
 
 
 def validate(*arguments):
@@ -125,6 +134,61 @@ def test_an_unchecked_overlap_is_said(tiny_embedder, crops, capsys):
     assert "overlap with the calibration pictures not checked" in capsys.readouterr().out
 
 
+@pytest.fixture
+def pair(tmp_path):
+    """A function that writes FP32 and an INT8 of it whose `down` layer is far too coarse."""
+
+    def write(*, coarse=True):
+        sketch = mobile_sketch(0)
+        if coarse:
+            for part in ("weight", "bias"):
+                sketch.constants[f"down_{part}"][5] = 0
+            last = sketch.constants["last_weight"]
+            last[:, 5] = 100 * np.abs(last).max()
+        model = sketch.model("embedding", [1, 3, 112, 112], shape=[1, 64])
+        subject = subject_of(model, tmp_path / "fp32.onnx")
+        faces = read_folder(write_crops(tmp_path / "seen", people=2, each=4, seed=7), aligned=True)
+        inputs = inputs_of(faces.faces, subject.input)
+        options = {"method": "MinMax", "percentile": 100.0, "op_types": Recipe().op_types}
+        write_ranges(model, inputs, tmp_path / "ranges.json", **options)
+        recipe = Recipe(calibration="MinMax", per_channel=not coarse)
+        onnx.save(quantised(model, recipe, tmp_path / "ranges.json"), tmp_path / "int8.onnx")
+        return tmp_path / "fp32.onnx", tmp_path / "int8.onnx"
+
+    return write
+
+
+def test_a_gate_that_fails_is_told_with_the_layers_that_hurt(pair, tmp_path, capsys):
+    """The worst line, the layer that costs most, and the way out: on the page and in JSON."""
+    fp32, int8 = pair()
+    arguments = (fp32, int8, "--images", write_crops(tmp_path / "held", people=2, each=5))
+    arguments += ("--calibration", tmp_path / "seen", "--arithmetic", "reference")
+    assert validate(*arguments) == 1
+    said = capsys.readouterr().out
+    assert "The gate fails." in said
+    assert "Local error against a median of" in said
+    assert validate(*arguments, "--json") == 1
+    told = {e["key"]: e for e in json.loads(capsys.readouterr().out)["advice"]}
+    assert told["layers-that-hurt"]["seen"].split(": ")[1].startswith("Conv_last (")
+    assert "asked for" in told["gate-failed"]["seen"]
+    assert "--exclude NODE" in told["gate-failed"]["do"]
+    assert told["few-faces"]["seen"] == "8 calibration faces."
+    assert told["few-held-out"]["seen"] == "10 held-out faces."
+    assert "the smallest channel of " in told["per-tensor"]["seen"]
+    assert "overlap-unchecked" not in told
+
+
+def test_a_gate_that_is_passed_costs_no_look_at_the_layers(pair, tmp_path, capsys, monkeypatch):
+    """Nothing hurts, nothing is measured layer by layer; what else is seen is still said."""
+    monkeypatch.setattr("kiosk.lab.grounds.layer_errors", lambda *_: pytest.fail("was asked"))
+    fp32, int8 = pair(coarse=False)
+    images = write_crops(tmp_path / "held", people=2, each=5)
+    assert validate(fp32, int8, "--images", images, "--arithmetic", "reference", "--json") == 0
+    told = {e["key"]: e for e in json.loads(capsys.readouterr().out)["advice"]}
+    assert not {"gate-failed", "layers-that-hurt", "few-faces", "per-tensor"} & set(told)
+    assert {"overlap-unchecked", "few-held-out", "prelu-nodes"} <= set(told)
+
+
 def test_left_out_pictures_are_named(tiny_embedder, crops, capsys):
     """A torn picture is counted and named, for a person and for a program."""
     folder, model = crops(people=2), tiny_embedder()
@@ -157,6 +221,25 @@ def test_embeddings_that_are_not_numbers_are_a_failure(tiny_embedder, crops, cap
     said = capsys.readouterr()
     assert "embeddings of finite length expected" in said.err
     assert "cosine" not in said.out
+
+
+def test_a_weight_of_minus_128_is_refused_by_every_command(tiny_embedder, crops, tmp_path, capsys):
+    """The daemon would not load the file: no figure may say that it is fine."""
+    fp32, int8, folder = tiny_embedder(), tmp_path / "int8.onnx", crops()
+    model = onnx.load(fp32)
+    weights = np.array([[-128, 1], [2, 3]], dtype=np.int8)
+    model.graph.initializer.append(numpy_helper.from_array(weights, "eight"))
+    onnx.save(model, int8)
+    for command in (
+        ("validate", fp32, int8, "--images", folder, "--aligned"),
+        ("roc", int8, "--folders", folder, "--aligned"),
+        ("profile", int8, "--images", folder, "--aligned"),
+    ):
+        assert main(["lab", *map(str, command)]) == 1
+        said = capsys.readouterr()
+        assert "INT8 weights in -127..127 expected, 1 of eight are -128" in said.err
+        assert "int8.onnx" in said.err
+        assert "passed" not in said.out
 
 
 class Reader(CalibrationDataReader):

@@ -15,6 +15,7 @@ from kiosk.commands.lab.options import (
     feeding_of,
     require_workshop,
 )
+from kiosk.commands.lab.telling import tell_advice, tell_skipped
 from kiosk.errors import UserError
 
 if TYPE_CHECKING:
@@ -94,8 +95,13 @@ def calibrations_of(percentile: float | None) -> dict[str, Any]:
 
 
 def _say(built: Built) -> None:
+    from kiosk.lab.figures import advice_of
     from kiosk.lab.gate import LEFT_OUT, unjudged
 
+    for faces in (built.request.calibration, built.request.holdout):
+        count = len(faces.faces)
+        say(f"{count} of {count + len(faces.skipped)} pictures in {faces.folder}")
+        tell_skipped(faces.skipped)
     rows = []
     for made in (built.naive, *built.variants):
         judged = made.validation
@@ -117,7 +123,8 @@ def _say(built: Built) -> None:
     if left:
         say(f"\nnot judged: {left} ({LEFT_OUT}); cosine and MAE alone decide")
     ms, form = built.best_ms(built.fp32), built.fp32.form
-    say(f"\n{built.fp32.file}: {ms:.2f} ms, the fastest exact form here: {form}")
+    say(f"\n{built.fp32.file}: {ms:.2f} ms, the fastest exact form here: {form}\n")
+    tell_advice(advice_of(built))
 
 
 def _complain(made: Made) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from kiosk.commands.console import add_json, say, say_json
 from kiosk.commands.lab.options import add_aligned, add_feeding, feeding_of, require_workshop
+from kiosk.commands.lab.telling import tell_advice, tell_skipped
 from kiosk.errors import UserError
 
 if TYPE_CHECKING:
@@ -96,8 +97,10 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         say_json(done.document())
         return 0
-    for line in done.advice:
-        say(line)
+    if done.faces:
+        say(f"{done.faces} of {done.faces + len(done.skipped)} pictures in {options.calib}")
+    tell_skipped(done.skipped)
+    tell_advice(done.advice)
     say(
         f"{options.out}: {done.int8} of {done.layers} layers in INT8,"
         f" {done.bytes / _MIB:.2f} MiB, {100 * done.bytes / done.source_bytes:.1f} % of FP32"
