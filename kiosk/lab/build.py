@@ -258,7 +258,7 @@ class _Build:
         return embeddings(session, self._holdout, self._subject.output_name)
 
 
-def write_files(built: Built) -> list[Path]:
+def write_files(built: Built, out: Path) -> list[Path]:
     """Write the FP32 form and every variant that passes, each loaded and run beforehand.
 
     Raises ModelError, naming the failing lines, when none passes.
@@ -270,6 +270,6 @@ def write_files(built: Built) -> list[Path]:
     some = inputs_of(request.holdout.faces[:2], request.subject.input)
     written = []
     for made in (built.fp32, *passing):
-        write_model(request.out / made.file, onnx.load_model_from_string(made.data), some)
-        written.append(request.out / made.file)
+        write_model(out / made.file, onnx.load_model_from_string(made.data), some)
+        written.append(out / made.file)
     return written

@@ -105,6 +105,14 @@ def judge(
     return tuple(lines)
 
 
+def weights_line(at_minus_128: int) -> tuple[Line, ...]:
+    """The line that fails for INT8 weights of -128, which the daemon refuses; none without any."""
+    if not at_minus_128:
+        return ()
+    note = "ARM's kernels overflow on it: quantise with symmetric weights"
+    return (Line("INT8 weights of -128", "< 1", float(at_minus_128), False, note),)
+
+
 def failing(lines: Sequence[Line]) -> list[Line]:
     """The lines that were judged and do not pass."""
     return [line for line in lines if line.passed is False]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
 from kiosk.lab import machine
-from kiosk.lab.build import Built, Made, Validation
+from kiosk.lab.build import Built, Made, Validation, write_files
 from kiosk.lab.figures import report_data
-from kiosk.lab.files import write_bytes
+from kiosk.lab.files import staged, write_bytes
 from kiosk.lab.gate import not_judged
 from kiosk.lab.identities import Identities
 from kiosk.lab.quantise import recipe_ranges_name
@@ -22,13 +23,18 @@ _TYPES = {"S8": "INT8", "U8": "UINT8"}
 
 
 def write_outcome(built: Built) -> dict[str, Any]:
-    """Write record, ranges, report and figures into the build's folder; returns the record.
+    """Write models, record, ranges, report and figures into the build's folder; the record.
 
-    Without a variant that passes there is no record, only the report.
+    Without a variant that passes there is no model and no record, only the report.
     """
-    out = built.request.out
+    with staged(built.request.out, last=CONFIG_NAME) as folder:
+        return _write(built, folder)
+
+
+def _write(built: Built, out: Path) -> dict[str, Any]:
     document: dict[str, Any] = {}
     if built.chosen is not None:
+        write_files(built, out)
         plans = tuple(made.plan for made in built.variants if made.plan is not None)
         beside = ranges_document(built.found.factors, plans, built.ranges)
         document = record_document(built, built.chosen, hashlib.sha256(beside).hexdigest())

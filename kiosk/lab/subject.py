@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 
 from kiosk.errors import ModelError
 from kiosk.vision.manifest import InputSpec, Manifest, load_manifest
-from kiosk.vision.weights import check_int8_weights
+from kiosk.vision.weights import check_int8_weights, int8_weights
 
 OPSET = 17
 """What older and newer graphs are converted to before anything else is done with them."""
@@ -56,6 +57,22 @@ class Subject:
         return is_quantised(self.proto)
 
 
+def require_fit(subject: Subject) -> None:
+    """ModelError for weights that the daemon refuses: no figure may say that the file is fine."""
+    check_int8_weights(subject.proto.SerializeToString(), str(subject.path))
+
+
+def unfit_weights(subject: Subject) -> int:
+    """How many INT8 weights are -128, on which ARM's kernels overflow; 0 for a file that is fit."""
+    data = subject.proto.SerializeToString()
+    try:
+        check_int8_weights(data, str(subject.path))
+    except ModelError:
+        found = int8_weights(data, str(subject.path))
+        return max(1, sum(int(np.count_nonzero(w.values == -128)) for w in found))
+    return 0
+
+
 def is_quantised(model: onnx.ModelProto) -> bool:
     """Whether any operator of a graph works on 8-bit numbers."""
     return any(node.op_type in _QUANTISED for node in model.graph.node)
@@ -78,8 +95,6 @@ def read_subject(
     except DecodeError as error:
         raise ModelError(f"{path}: an ONNX file expected, got something else") from error
     _refuse_external_data(path, proto)
-    # The daemon would not load it: no figure of the workshop may say that it is fine.
-    check_int8_weights(data, str(path))
     digest = hashlib.sha256(data).hexdigest()
     entries = (load_manifest() if manifest is None else manifest).entries
     known = {entry.sha256: entry for entry in entries}.get(digest)

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from kiosk.__main__ import main
+from kiosk.lab.files import claimed
 from kiosk.lab.quantise import in_int8
 from kiosk.lab.rebuild import rebuild
 from kiosk.lab.subject import read_subject
@@ -69,11 +70,22 @@ def test_pictures_in_both_folders_are_refused(sets, capsys):
     assert not (sets / "out").exists()
 
 
+def test_a_second_build_into_the_folder_is_refused(sets, capsys):
+    """Two would mix their files under one record; nor may a build replace its own source."""
+    with claimed(sets / "out"):
+        assert build(sets) == 2
+    assert "no other build writes to" in capsys.readouterr().err
+    assert build(sets, "--out", str(sets)) == 2
+    assert "is not the source itself expected" in capsys.readouterr().err
+
+
 def test_nothing_that_fails_the_gate_gets_a_name(sets, capsys, monkeypatch):
     """Without a variant that passes: status 1, the failing lines, a report, and no model file; the
     advice of the report, and pictures that gave nothing, are told."""
     monkeypatch.setattr("kiosk.lab.gate.LEAST_MEAN_COSINE", 0.999999)
     (sets / "calibration" / "torn.png").write_bytes(b"torn")
+    (sets / "out").mkdir()
+    (sets / "out" / "quantization_config.yaml").write_text("of an earlier build")
     assert build(sets) == 1
     said = capsys.readouterr()
     assert "mean cosine > 0.999999 expected" in said.err

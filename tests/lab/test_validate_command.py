@@ -7,8 +7,6 @@ import shutil
 import numpy as np
 import onnx
 import pytest
-import numpy as np
-import onnx
 import yaml
 from onnx import numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
@@ -114,15 +112,39 @@ def test_an_overlap_with_the_calibration_folder_is_refused(tiny_embedder, crops,
     assert "again.png" in complaint
 
 
+def calibrated_with(hashes):
+    digest = hashlib.sha256("\n".join(sorted(hashes)).encode()).hexdigest()
+    return {"calibration": {"files": hashes, "digest": digest}}
+
+
+def record_of(*models):
+    hashes = [hashlib.sha256(path.read_bytes()).hexdigest() for path in models]
+    return {"files": [{"file": "x.onnx", "sha256": sha256} for sha256 in hashes]}
+
+
+def test_another_files_record_proves_nothing(tiny_embedder, crops, tmp_path, capsys):
+    """A record without its files, or without this INT8 file, is refused by name."""
+    folder, model = crops(people=2), tiny_embedder()
+    path, other = tmp_path / "quantization_config.yaml", tiny_embedder("other.onnx", noise=1)
+    for record, complaint in (
+        ({}, "files expected, the name and SHA-256 of each model; it has none"),
+        (record_of(other), f"the record of {model} (SHA-256"),
+    ):
+        path.write_text(yaml.safe_dump(record | calibrated_with(["0a" * 32])))
+        assert validate(model, model, "--images", folder, "--record", path) == 2
+        assert complaint in capsys.readouterr().err
+
+
 def test_an_overlap_with_the_record_is_refused(tiny_embedder, crops, tmp_path, capsys):
     """The hashes of a record serve as well as the pictures; without overlap it is judged."""
     folder, model = crops(people=2), tiny_embedder()
     path = tmp_path / "quantization_config.yaml"
     hashes = [hashlib.sha256((folder / "p00" / "1.png").read_bytes()).hexdigest()]
-    path.write_text(yaml.safe_dump({"calibration": {"files": hashes}}))
+    record = record_of(model)
+    path.write_text(yaml.safe_dump(record | calibrated_with(hashes)))
     assert validate(model, model, "--images", folder, "--record", path) == 2
     assert "p00/1.png" in capsys.readouterr().err
-    path.write_text(yaml.safe_dump({"calibration": {"files": ["0a" * 32]}}))
+    path.write_text(yaml.safe_dump(record | calibrated_with(["0a" * 32])))
     assert validate(model, model, "--images", folder, "--record", path, "--no-identities") == 0
     assert "not checked" not in capsys.readouterr().out
 
@@ -183,7 +205,12 @@ def test_a_gate_that_is_passed_costs_no_look_at_the_layers(pair, tmp_path, capsy
     monkeypatch.setattr("kiosk.lab.grounds.layer_errors", lambda *_: pytest.fail("was asked"))
     fp32, int8 = pair(coarse=False)
     images = write_crops(tmp_path / "held", people=2, each=5)
-    assert validate(fp32, int8, "--images", images, "--arithmetic", "reference", "--json") == 0
+    assert (
+        validate(
+            fp32, int8, "--images", images, "--no-identities", "--arithmetic", "reference", "--json"
+        )
+        == 0
+    )
     told = {e["key"]: e for e in json.loads(capsys.readouterr().out)["advice"]}
     assert not {"gate-failed", "layers-that-hurt", "few-faces", "per-tensor"} & set(told)
     assert {"overlap-unchecked", "few-held-out", "prelu-nodes"} <= set(told)
@@ -224,22 +251,23 @@ def test_embeddings_that_are_not_numbers_are_a_failure(tiny_embedder, crops, cap
 
 
 def test_a_weight_of_minus_128_is_refused_by_every_command(tiny_embedder, crops, tmp_path, capsys):
-    """The daemon would not load the file: no figure may say that it is fine."""
+    """The daemon would not load the file: a line of the gate fails, other figures are not given."""
     fp32, int8, folder = tiny_embedder(), tmp_path / "int8.onnx", crops()
     model = onnx.load(fp32)
     weights = np.array([[-128, 1], [2, 3]], dtype=np.int8)
     model.graph.initializer.append(numpy_helper.from_array(weights, "eight"))
     onnx.save(model, int8)
-    for command in (
-        ("validate", fp32, int8, "--images", folder, "--aligned"),
-        ("roc", int8, "--folders", folder, "--aligned"),
-        ("profile", int8, "--images", folder, "--aligned"),
-    ):
-        assert main(["lab", *map(str, command)]) == 1
+    assert validate(fp32, int8, "--images", folder, "--json") == 1
+    said = capsys.readouterr()
+    assert "the gate fails: INT8 weights of -128 1.0 (< 1 expected)" in said.err
+    document = json.loads(said.out)
+    assert not document["passed"]
+    assert [e["name"] for e in document["gate"] if e["passed"] is False] == ["INT8 weights of -128"]
+    for command in (("roc", int8, "--folders"), ("profile", int8, "--images")):
+        assert main(["lab", *map(str, command), str(folder), "--aligned"]) == 1
         said = capsys.readouterr()
-        assert "INT8 weights in -127..127 expected, 1 of eight are -128" in said.err
-        assert "int8.onnx" in said.err
-        assert "passed" not in said.out
+        assert "int8.onnx: INT8 weights in -127..127 expected, 1 of eight are -128" in said.err
+        assert not said.out
 
 
 class Reader(CalibrationDataReader):

@@ -54,25 +54,32 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 def run(options: argparse.Namespace) -> int:
     """Build; 1 when nothing passes the gate, and then the lines that fail."""
     require_workshop()
-    from kiosk.lab.build import Request, build, write_files
+    from kiosk.lab.build import Request, build
     from kiosk.lab.faces import read_folder
+    from kiosk.lab.files import claimed
     from kiosk.lab.outcome import write_outcome
     from kiosk.lab.subject import read_subject
 
+    name = options.name or options.model.stem.removesuffix("-fp32").removesuffix("_fp32")
+    if (options.out / f"{name}-fp32.onnx").resolve() == options.model.resolve():
+        raise UserError(
+            f"--out: a folder where {name}-fp32.onnx is not the source itself expected,"
+            f" got {options.out}",
+            hint="name another --out or --name",
+        )
     request = Request(
         subject=read_subject(options.model, feeding_of(options)),
         calibration=read_folder(options.calib, aligned=options.aligned, samples=options.samples),
         holdout=read_folder(options.holdout, aligned=options.aligned),
         out=options.out,
-        name=options.name or options.model.stem.removesuffix("-fp32").removesuffix("_fp32"),
+        name=name,
         threads=options.threads,
         identities=not options.no_identities,
         **calibrations_of(options.percentile),
     )
-    built = build(request)
-    if built.chosen is not None:
-        write_files(built)
-    document = write_outcome(built)
+    with claimed(options.out):
+        built = build(request)
+        document = write_outcome(built)
     if options.json:
         say_json(document)
     else:

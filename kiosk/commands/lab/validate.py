@@ -76,11 +76,12 @@ def validate(options: argparse.Namespace) -> int:
     from kiosk.lab.agreement import agreement
     from kiosk.lab.comparison import embed, read_models
     from kiosk.lab.faces import pictures_of
-    from kiosk.lab.gate import judge
+    from kiosk.lab.gate import judge, weights_line
+    from kiosk.lab.subject import unfit_weights
 
     subjects = read_models(options.fp32, options.int8, feeding_of(options))
     pictures = pictures_of(options.images)
-    calibrated = _calibrated(options, pictures)
+    calibrated = _calibrated(options, pictures, subjects[1])
     embedded = embed(
         pictures,
         subjects,
@@ -92,6 +93,7 @@ def validate(options: argparse.Namespace) -> int:
     curves, why_not = _curves(options, embedded)
     rocs = (None, None) if curves is None else curves.rocs[:2]
     lines = judge(found, *rocs, why_no_roc=why_not, identities=not options.no_identities)
+    lines += weights_line(unfit_weights(subjects[1]))
     advice = _advice(options, subjects, embedded, lines, calibrated)
     judged = _Judged(options, subjects, embedded, found, curves, lines, advice, len(pictures))
     if options.json:
@@ -144,16 +146,24 @@ class _Judged:
         tell_advice(self.advice)
 
 
-def _calibrated(options: argparse.Namespace, pictures: Sequence[Path]) -> frozenset[str] | None:
+def _calibrated(
+    options: argparse.Namespace, pictures: Sequence[Path], int8: Subject
+) -> frozenset[str] | None:
     """The hashes of what calibration has seen, None when they were not given.
 
-    UserError when one of the pictures is among them.
+    UserError when one of the pictures is among them, or the record is another file's.
     """
-    from kiosk.lab.calibrated import hashes_of_folder, hashes_of_record, refuse_overlap
+    from kiosk.lab.calibrated import (
+        hashes_of_folder,
+        hashes_of_record,
+        refuse_other_file,
+        refuse_overlap,
+    )
 
     if options.calibration is not None:
         source, hashes = options.calibration, hashes_of_folder(options.calibration)
     elif options.record is not None:
+        refuse_other_file(options.record, int8.path, int8.sha256)
         source, hashes = options.record, hashes_of_record(options.record)
     else:
         return None
