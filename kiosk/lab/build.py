@@ -109,6 +109,14 @@ class Built:
         """The variants that pass the gate."""
         return [made for made in self.variants if made.validation and made.validation.passed]
 
+    def source_ms(self) -> float:
+        """The best time of the file given, one thread, in milliseconds."""
+        return self.profile.timing(self.request.subject.path.name, 1).warm.min_ms
+
+    def fastest_fp32_ms(self) -> float:
+        """That of the fastest FP32 file: the one written, or the one given."""
+        return min(self.source_ms(), self.best_ms(self.fp32))
+
     def best_ms(self, made: Made) -> float:
         """The best time of one file, one thread, in milliseconds."""
         name = made.form if made is self.fp32 else made.file

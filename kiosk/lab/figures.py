@@ -11,7 +11,7 @@ from kiosk.lab import machine
 from kiosk.lab.advice import Advice, Facts, LayerError, advise
 from kiosk.lab.agreement import cosines_of
 from kiosk.lab.build import NAIVE, Built, Made
-from kiosk.lab.gate import JUDGED_FAR, unjudged
+from kiosk.lab.gate import JUDGED_FAR, shortfall, unjudged
 from kiosk.lab.identities import Identities
 from kiosk.lab.margin import GateLine, gate_lines
 from kiosk.lab.record import versions
@@ -109,7 +109,7 @@ def _summary(built: Built, best: Made) -> str:
     words = f"{best.int8} of {best.layers} layers in 8 bits"
     if built.chosen is None:
         return f"{words}; no variant passes the gate."
-    source = built.profile.timing(built.request.subject.path.name, 1).warm.min_ms
+    source = built.source_ms()
     return (
         f"{words}, {built.best_ms(best):.2f} ms on one thread where the file given takes"
         f" {source:.2f} ms and its fastest exact rewrite {built.best_ms(built.fp32):.2f} ms."
@@ -167,6 +167,7 @@ def _tries(built: Built) -> tuple[Try, ...]:
             made.validation.passed if made.validation else None,
             made is built.chosen,
             "held-out faces",
+            shortfall(made.lines),
         )
         for made in final
     ]
@@ -190,7 +191,8 @@ def _advice(built: Built, best: Made, gate: tuple[GateLine, ...]) -> tuple[Advic
             method="static",
             per_channel=plan.recipe.per_channel if plan else None,
             calibration_method=plan.recipe.calibration if plan else None,
-            latency_fp32_ms=built.best_ms(built.fp32),
+            latency_fp32_ms=built.fastest_fp32_ms(),
+            prelu_rewritten=True,
             latency_int8_ms=built.best_ms(best),
             layers=tuple(
                 LayerError(row.name, row.error, not row.kept_fp32)

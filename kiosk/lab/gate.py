@@ -20,7 +20,21 @@ JUDGED_FAR = 1e-3
 # Fewer pairs than these move the drops by more than their limits when one pair changes sides.
 LEAST_GENUINE = 100
 LEAST_IMPOSTORS = round(1 / JUDGED_FAR)
+_MOST_PLACES = 17
 LEFT_OUT = "left out, --no-identities"
+
+
+def beside(value: float, limit: float | None, digits: int) -> str:
+    """A figure with so many decimals, with more where these would put it at or beyond its limit.
+
+    The limit itself has its plain digits: 0.9950 beside "fails" would read as if the gate erred.
+    """
+    for places in range(digits, _MOST_PLACES):
+        text = f"{value:.{places}f}"
+        shown = float(text)
+        if limit is None or (shown > limit, shown < limit) == (value > limit, value < limit):
+            return text if shown else text.removeprefix("-")
+    return f"{value!r}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +59,15 @@ class Line:
 
     @property
     def figure(self) -> str:
-        """`got` with six decimals, with all where six would show the limit itself."""
+        """`got` with six decimals, with more where six would show it beside its limit."""
+        return self.told(6)
+
+    def told(self, digits: int) -> str:
+        """`got` with so many decimals, or with as many as tell it from the limit."""
         if self.got is None:
             return "-"
-        text = f"{self.got:.6f}"
-        at_limit = bool(self.limit) and float(text) == float(self.limit.split()[-1])
-        return f"{self.got!r}" if at_limit else text
+        limit = float(self.limit.split()[-1]) if self.limit else None
+        return beside(self.got, limit, digits)
 
     def document(self) -> dict[str, str | float | bool | None]:
         """The line for JSON."""

@@ -104,7 +104,10 @@ class Layers:
 
 @dataclass(frozen=True, slots=True)
 class Try:
-    """A candidate of the search; None for what was not measured of it."""
+    """A candidate of the search; None for what was not measured of it.
+
+    `failing` names the lines of the gate that it fails, with figures and limits.
+    """
 
     name: str
     int8_layers: int
@@ -117,6 +120,7 @@ class Try:
     passed: bool | None = None
     chosen: bool = False
     note: str = ""
+    failing: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,17 @@ def test_a_build_leaves_all_that_remakes_it(sets, capsys):
     assert record["validation"]["test_samples"] == 56
     assert record["validation"]["passed"]
     assert record["validation"]["not_judged"] == []
+    told_of = {each["file"]: each for each in record["judged"]}
+    assert len(told_of) == 5
+    assert all(each["passed"] == (not each["failing"]) for each in told_of.values())
+    speed = record["performance"]
+    fp32, rewritten, int8 = (
+        float(speed[f"inference_time_{name}"].removesuffix("ms"))
+        for name in ("fp32", "fp32_rewritten", "int8")
+    )
+    ratio = float(speed["speedup"].removesuffix("x"))
+    assert ratio == pytest.approx(min(fp32, rewritten) / int8, rel=0.1)
+    assert ratio <= float(speed["speedup_over_file_given"].removesuffix("x"))
     assert record["quantized_model"] in {each["file"] for each in record["files"]}
     for each in record["files"][1:]:
         eight, layers = in_int8(read_subject(out / each["file"]).proto)
@@ -93,6 +104,10 @@ def test_nothing_that_fails_the_gate_gets_a_name(sets, capsys, monkeypatch):
     assert "torn.png" in said.out
     assert "warning: 24 calibration faces." in said.out
     assert "asked for > 0.999999. The gate fails." in said.out
+    for form in ("qdq-s8", "nhwc-s8", "qdq-u8", "nhwc-u8"):
+        assert f"small-int8-{form}.onnx fails: mean cosine 0.999" in said.out
+    page = (sets / "out" / "report.html").read_text(encoding="utf-8")
+    assert page.count("(&gt; 0.999999 expected)") >= 4
     names = {path.name for path in (sets / "out").iterdir()}
     assert names == {"report.html", "report_data.json"}
 
@@ -116,7 +131,10 @@ def test_faces_that_name_nobody_are_refused_before_the_search(sets, capsys):
 def test_cosine_and_mae_alone_are_recorded_as_such(sets, capsys):
     """--no-identities: text, record and report name what was not judged."""
     assert build(sets, "--no-identities") == 0
-    assert "not judged: AUC drop, TAR@1e-3 drop" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "not judged: AUC drop, TAR@1e-3 drop" in said
+    assert "times as fast as the fastest FP32 file" in said
+    assert "times as fast as the file given" in said
     text = (sets / "out" / "quantization_config.yaml").read_text(encoding="utf-8")
     told = yaml.safe_load(text)["validation"]
     assert told["passed"]

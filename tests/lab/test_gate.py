@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kiosk.lab.agreement import Agreement
-from kiosk.lab.gate import failing, judge, not_judged, passes, shortfall, unjudged
+from kiosk.lab.gate import beside, failing, judge, not_judged, passes, shortfall, unjudged
 from kiosk.lab.roc import measure
 
 GOOD = Agreement(500, 0.997, 0.985, 0.99, 0.992, 0.998, 0.003, 0.006, 0.02)
@@ -106,3 +106,20 @@ def test_a_figure_that_rounds_to_its_limit_is_shown_in_full():
     line = judge(replace(GOOD, mean_cosine=0.99499999))[0]
     assert (line.passed, line.figure) == (False, "0.99499999")
     assert judge(GOOD)[0].figure == "0.997000"
+
+
+@pytest.mark.parametrize(
+    ("value", "limit", "digits", "text"),
+    [
+        (0.99496, 0.995, 4, "0.99496"),
+        (0.995, 0.995, 4, "0.9950"),
+        (0.99504, 0.995, 4, "0.99504"),
+        (0.9912, 0.995, 4, "0.9912"),
+        (0.99499999, 0.995, 6, "0.99499999"),
+        (-0.00001, None, 2, "0.00"),
+        (float("nan"), 0.995, 4, "nan"),
+    ],
+)
+def test_a_figure_has_the_digits_that_tell_it_from_its_limit(value, limit, digits, text):
+    """Four decimals would show a figure that fails as its limit; nought has no sign."""
+    assert beside(value, limit, digits) == text

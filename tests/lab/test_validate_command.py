@@ -39,6 +39,15 @@ def test_a_model_against_itself_passes_with_ones(tiny_embedder, crops, capsys):
     assert [line["passed"] for line in document["gate"]] == [True] * 5 + [None] * 2
 
 
+def test_a_pair_without_int8_is_told(tiny_embedder, crops, capsys):
+    """FP32 against itself passes every line, and says nothing of anything quantised."""
+    model, folder = tiny_embedder(), crops()
+    assert validate(model, model, "--images", folder) == 0
+    assert "the same file twice: neither is INT8" in capsys.readouterr().out
+    assert validate(model, tiny_embedder("other.onnx"), "--images", folder, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["quantised"] is False
+
+
 def test_a_worse_model_fails_and_its_lines_are_named(tiny_embedder, crops, capsys):
     """Noise on the weights: exit status 1, each failing line on standard error with its limit."""
     status = validate(tiny_embedder(), tiny_embedder("worse.onnx", noise=2), "--images", crops())

@@ -103,7 +103,7 @@ def calibrations_of(percentile: float | None) -> dict[str, Any]:
 
 def _say(built: Built) -> None:
     from kiosk.lab.figures import advice_of
-    from kiosk.lab.gate import LEFT_OUT, unjudged
+    from kiosk.lab.gate import LEFT_OUT, passes, shortfall, unjudged
 
     for faces in (built.request.calibration, built.request.holdout):
         count = len(faces.faces)
@@ -118,20 +118,33 @@ def _say(built: Built) -> None:
             (
                 made.file,
                 f"{made.int8}/{made.layers}",
-                f"{judged.agreed.mean_cosine:.4f}",
-                f"{judged.agreed.min_cosine:.4f}",
+                *(line.told(4) for line in judged.lines[:2]),
                 f"{built.best_ms(made):.2f}",
                 "passes" if judged.passed else "fails",
                 "fastest that passes" if made is built.chosen else "",
             )
         )
     say(table(("file", "in INT8", "cosine mean", "min", "ms", "gate", ""), rows))
+    for made in (built.naive, *built.variants):
+        if not passes(made.lines):
+            say(f"{made.file} fails: {shortfall(made.lines)}")
     left = ", ".join(line.name for line in unjudged(built.naive.lines))
     if left:
         say(f"\nnot judged: {left} ({LEFT_OUT}); cosine and MAE alone decide")
     ms, form = built.best_ms(built.fp32), built.fp32.form
-    say(f"\n{built.fp32.file}: {ms:.2f} ms, the fastest exact form here: {form}\n")
+    say(f"\n{built.fp32.file}: {ms:.2f} ms, the fastest exact form here: {form}")
+    if built.chosen is not None:
+        say(f"{built.chosen.file}: {_speed_words(built, built.chosen)}")
+    say()
     tell_advice(advice_of(built))
+
+
+def _speed_words(built: Built, made: Made) -> str:
+    ms = built.best_ms(made)
+    return (
+        f"{ms:.2f} ms, {built.fastest_fp32_ms() / ms:.2f} times as fast as the fastest FP32 file,"
+        f" {built.source_ms() / ms:.2f} times as fast as the file given"
+    )
 
 
 def _complain(made: Made) -> None:

@@ -124,6 +124,7 @@ class _Judged:
             **document,
             **self.found.document(),
             "passed": passes(self.lines),
+            "quantised": self.subjects[1].is_quantised,
             "not_judged": not_judged(self.lines),
             "identities": not self.options.no_identities,
             "gate": [line.document() for line in self.lines],
@@ -134,6 +135,9 @@ class _Judged:
 
     def tell(self) -> None:
         tell_models(self.subjects, self.options.arithmetic)
+        if not self.subjects[1].is_quantised:
+            what = "the same file" if len({s.sha256 for s in self.subjects}) == 1 else "FP32 files"
+            say(f"note     {what} twice: neither is INT8, so nothing quantised is judged")
         faces = len(self.embedded.paths)
         say(f"faces    {faces} of {self.pictures} pictures in {self.options.images}")
         tell_skipped(self.embedded.skipped)
