@@ -268,7 +268,7 @@ def test_a_weight_of_minus_128_is_refused_by_every_command(tiny_embedder, crops,
     onnx.save(model, int8)
     assert validate(fp32, int8, "--images", folder, "--json") == 1
     said = capsys.readouterr()
-    assert "the gate fails: INT8 weights of -128 1.0 (< 1 expected)" in said.err
+    assert "the gate fails: INT8 weights of -128 1.000000 (< 1 expected)" in said.err
     document = json.loads(said.out)
     assert not document["passed"]
     assert [e["name"] for e in document["gate"] if e["passed"] is False] == ["INT8 weights of -128"]
