@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -16,6 +17,7 @@ from onnx.checker import ValidationError
 
 from kiosk.errors import EmbeddingError, ModelError, UserError
 from kiosk.lab.subject import Feeding, Subject, read_subject
+from kiosk.lab.trial import try_out
 from kiosk.vault import write_atomic
 from kiosk.vision.canary import Agreement, GoldenFace, agreement, found_golden
 from kiosk.vision.embed import Embedder
@@ -67,6 +69,7 @@ def adopt(path: Path, wish: Wish, own: OwnModels, manifest: Manifest) -> Adopted
     Raises ModelError naming the file for one that is no embedder, UserError for an id, a space or
     a feeding that does not go with it. Nothing is written unless all is well.
     """
+    _check_texts(path, wish)
     subject = _read(path, manifest)
     old = _holder_of(wish, subject, own, manifest)
     if old is not None:
@@ -77,21 +80,49 @@ def adopt(path: Path, wish: Wish, own: OwnModels, manifest: Manifest) -> Adopted
         entry = own.entry(listing)
     kin = [e for e in manifest.entries if e.space == entry.space]
     _check_alike(entry, kin)
+    try_out(path, entry)
     held = _held_against(_loaded(replace(entry, path=path)), entry, kin)
     own.prepare()
     data = path.read_bytes()
     if hashlib.sha256(data).hexdigest() != entry.sha256:
         raise ModelError(f"{path}: a file that stays as it is expected, it was changed meanwhile")
-    if not entry.path.is_file() or entry.path.read_bytes() != data:
-        write_atomic(entry.path, data, MODE)
     pin = next((other.golden for other in own.entries() if other.space == entry.space), "")
-    if held.fresh:
-        pin = _record(own.golden, entry.space, held.faces)
-    if listing is not None:
-        own.put(listing)
-    if pin:
-        own.pin_golden(entry.space, pin)
+    with _all_or_nothing(own.folder):
+        if not entry.path.is_file() or entry.path.read_bytes() != data:
+            write_atomic(entry.path, data, MODE)
+        if held.fresh:
+            pin = _record(own.golden, entry.space, held.faces)
+        if listing is not None:
+            own.put(listing)
+        if pin:
+            own.pin_golden(entry.space, pin)
     return Adopted(entry, subject.opset, old is None, held.agreement)
+
+
+@contextlib.contextmanager
+def _all_or_nothing(folder: Path) -> Iterator[None]:
+    """What is new in a folder goes again when the block fails: the disk may be full half-way."""
+    before = set(folder.rglob("*"))
+    try:
+        yield
+    except BaseException:
+        for path in set(folder.rglob("*")) - before:
+            with contextlib.suppress(OSError):
+                path.unlink()
+        raise
+
+
+def _check_texts(path: Path, wish: Wish) -> None:
+    """UserError for what no manifest can hold: bytes of a command line that are not UTF-8."""
+    texts = {"FILE": path.name, "--licence": wish.licence or "", "--source": wish.source or ""}
+    for name, text in texts.items():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"{name}: text in UTF-8 expected, got {text!a}",
+                hint="rename the file" if name == "FILE" else "",
+            ) from error
 
 
 def _read(path: Path, manifest: Manifest) -> Subject:
@@ -104,12 +135,29 @@ def _read(path: Path, manifest: Manifest) -> Subject:
             f"{path}: an ONNX file that onnx {onnx.__version__} accepts expected, got: {reason}",
             hint="export it again",
         ) from error
+    inner = [
+        node
+        for node in _nodes(subject.proto)
+        if any(a.HasField("g") or a.graphs for a in node.attribute)
+    ]
+    if inner:
+        raise ModelError(
+            f"{path}: a graph without loops and branches expected, {inner[0].op_type}"
+            f" {inner[0].name or 'without a name'} has a graph in it",
+            hint="export the plain embedder: each face takes the same steps",
+        )
     if not MIN_DIM <= subject.dim <= MAX_DIM:
         raise ModelError(
             f"{path}: an embedding of {MIN_DIM} to {MAX_DIM} values expected, which is what a"
             f" message carries, got {subject.dim}"
         )
     return subject
+
+
+def _nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    yield from model.graph.node
+    for function in model.functions:
+        yield from function.node
 
 
 def _holder_of(

@@ -62,6 +62,7 @@ class Facts:
     dot_product: bool | None = None
     prelu_nodes: int | None = None
     prelu_share: float | None = None
+    prelu_rewritten: bool = False
     slopes: int | None = None
     slopes_above_one: int | None = None
     bytes_fp32: int | None = None
@@ -201,13 +202,16 @@ def _slower(facts: Facts) -> Advice | None:
         "QOperator": " try QDQ,",
         None: "",
     }[facts.format]
+    rewrite = "" if facts.prelu_rewritten else " rewrite PReLU,"
     return Advice(
         "int8-slower",
         "warning",
         seen,
         "Float operators between the INT8 ones cost a conversion each way, and 8-bit products are"
         " fast only where the CPU has a dot product.",
-        f"See the profile by operator; rewrite PReLU,{other} or run FP32 on this machine.",
+        f"See the profile by operator;{rewrite}{other} or run FP32 on this machine."
+        if rewrite or other
+        else "See the profile by operator, and run FP32 on this machine.",
     )
 
 

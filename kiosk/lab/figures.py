@@ -11,7 +11,7 @@ from kiosk.lab import machine
 from kiosk.lab.advice import Advice, Facts, LayerError, advise
 from kiosk.lab.agreement import cosines_of
 from kiosk.lab.build import NAIVE, Built, Made
-from kiosk.lab.gate import JUDGED_FAR
+from kiosk.lab.gate import JUDGED_FAR, shortfall, unjudged
 from kiosk.lab.identities import Identities
 from kiosk.lab.margin import GateLine, gate_lines
 from kiosk.lab.record import versions
@@ -41,7 +41,7 @@ def report_data(built: Built) -> ReportData:
     best = _best(built)
     request, judged = built.request, best.validation
     this = machine.describe()
-    gate = gate_lines(judged.lines if judged else ())
+    gate = gate_lines(best.lines)
     people = Identities.of(request.holdout.faces)
     edges = cosine_edges(judged.agreed.min_cosine if judged else 1.0)
     shown: list[tuple[str, Role, Any, Roc | None]] = [
@@ -65,6 +65,7 @@ def report_data(built: Built) -> ReportData:
         int8_layers=best.int8,
         layers_total=best.layers,
         gate=gate,
+        not_judged=tuple(Entry(x.name, x.note) for x in unjudged(best.lines)),
         curves=tuple(_curve(name, role, roc) for name, role, _, roc in shown if roc is not None),
         similarities=tuple(
             similarity_of(name, role, scores[same], scores[~same])
@@ -88,7 +89,7 @@ def report_data(built: Built) -> ReportData:
 def advice_of(built: Built) -> tuple[Advice, ...]:
     """The advice of the report."""
     best = _best(built)
-    return _advice(built, best, gate_lines(best.validation.lines if best.validation else ()))
+    return _advice(built, best, gate_lines(best.lines))
 
 
 def _best(built: Built) -> Made:
@@ -108,7 +109,7 @@ def _summary(built: Built, best: Made) -> str:
     words = f"{best.int8} of {best.layers} layers in 8 bits"
     if built.chosen is None:
         return f"{words}; no variant passes the gate."
-    source = built.profile.timing(built.request.subject.path.name, 1).warm.min_ms
+    source = built.source_ms()
     return (
         f"{words}, {built.best_ms(best):.2f} ms on one thread where the file given takes"
         f" {source:.2f} ms and its fastest exact rewrite {built.best_ms(built.fp32):.2f} ms."
@@ -166,6 +167,7 @@ def _tries(built: Built) -> tuple[Try, ...]:
             made.validation.passed if made.validation else None,
             made is built.chosen,
             "held-out faces",
+            shortfall(made.lines),
         )
         for made in final
     ]
@@ -189,7 +191,8 @@ def _advice(built: Built, best: Made, gate: tuple[GateLine, ...]) -> tuple[Advic
             method="static",
             per_channel=plan.recipe.per_channel if plan else None,
             calibration_method=plan.recipe.calibration if plan else None,
-            latency_fp32_ms=built.best_ms(built.fp32),
+            latency_fp32_ms=built.fastest_fp32_ms(),
+            prelu_rewritten=True,
             latency_int8_ms=built.best_ms(best),
             layers=tuple(
                 LayerError(row.name, row.error, not row.kept_fp32)
@@ -211,11 +214,12 @@ def _records(built: Built) -> tuple[Record, ...]:
         Entry(f"{what}: {len(faces.faces)} faces", faces.digest)
         for what, faces in (("calibration", request.calibration), ("held out", request.holdout))
     ]
-    skipped = [
-        Entry(f"skipped: {each.path.name}", each.reason)
-        for faces in (request.calibration, request.holdout)
-        for each in faces.skipped
-    ]
+    gave_none = [each for faces in (request.calibration, request.holdout) for each in faces.skipped]
+    skipped = [Entry(f"skipped: {each.path.name}", each.reason) for each in gave_none]
+    # Without a person's folder at all every face is one: the gate says that once.
+    if request.identities:
+        pairless = Identities.of(request.holdout.faces).skipped.values()
+        skipped += [Entry(f"in no pair: {each.path.name}", each.reason) for each in pairless]
     source = Entry(request.subject.path.name, request.subject.sha256)
     return (
         Record("Files, SHA-256", (source, *files)),

@@ -210,6 +210,7 @@ def _slower_than(found: Profile, name: str, plain: Sequence[str], facts: Facts) 
             latency_fp32_ms=min(others),
             latency_int8_ms=timing.warm.median_ms,
             latency_figure="medians",
+            prelu_rewritten=facts.prelu_nodes == 0,
             costliest=next(((row.kind, row.share) for row in timing.operators), None),
         )
         told += [Told(name, timing.threads, each) for each in advise(known)]

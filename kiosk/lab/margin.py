@@ -36,7 +36,7 @@ class GateLine:
         NaN for a NaN: `max` would make 0 of it.
         """
         share = (self.best - self.value) / (self.best - self.limit)
-        return 0.0 if share < 0 else share
+        return 0.0 if share <= 0 else share  # not a minus zero
 
     @property
     def sign(self) -> str:

@@ -47,7 +47,8 @@ def roc(curves: Sequence[Curve]) -> str:
         axes.set_xscale("log")
         least = min((curve.far[0] for curve in curves if curve.far), default=1e-4)
         axes.set_xlim(least, 1)
-        lowest = min((curve.tar[0] for curve in curves if curve.tar), default=0.0)
+        # Never 1, where all lie at the top: an axis has two ends.
+        lowest = min((min(curve.tar[0], 0.99) for curve in curves if curve.tar), default=0.0)
         axes.set_ylim(max(0.0, lowest - (1 - lowest) * 0.08), 1 + (1 - lowest) * 0.02)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _power(x)))
         axes.xaxis.set_minor_formatter(NullFormatter())

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 import onnx
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto
 from onnxruntime.quantization import (
     CalibrationMethod,
     QuantFormat,
@@ -27,10 +27,10 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from kiosk.errors import ModelError
 from kiosk.lab.calibrate import Method
+from kiosk.vision.weights import check_file
 
 Kind = Literal["S8", "U8"]
 _TYPES = {"S8": QuantType.QInt8, "U8": QuantType.QUInt8}
-_LEAST_WEIGHT = -127
 KNOWN_OP_TYPES = frozenset((*QDQRegistry, *QLinearOpsRegistry, *IntegerOpsRegistry))
 """The operators that one of its methods quantises."""
 PERCENTILE = 99.9999
@@ -165,18 +165,8 @@ def preprocessed(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def check_weights(model: onnx.ModelProto) -> None:
-    """ModelError when an 8-bit signed weight is -128.
-
-    Two products of -128 overflow the 16-bit sums of several NEON kernels of onnxruntime 1.32.
-    """
-    for tensor in model.graph.initializer:
-        if tensor.data_type != TensorProto.INT8 or len(tensor.dims) < 2:
-            continue
-        if int(numpy_helper.to_array(tensor).min(initial=0)) < _LEAST_WEIGHT:
-            raise ModelError(
-                f"8-bit weights from -127 to 127 expected, {tensor.name} holds -128",
-                hint="ARM's kernels overflow on it: quantise symmetrically",
-            )
+    """ModelError when an 8-bit signed weight is -128, by the daemon's own rule."""
+    check_file(to_bytes(model), model.graph.name or "quantised")
 
 
 def in_int8(model: onnx.ModelProto) -> tuple[int, int]:

@@ -22,20 +22,24 @@ from kiosk.vision.manifest import load_manifest
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
-    """One file made again: the hash that it was to have, and the one that it has."""
+    """One file made again: the hash that it was to have, and the one that it has.
+
+    `beside` is that of the file which lies beside the record, None where there is none.
+    """
 
     file: str
     expected: str
     sha256: str
+    beside: str | None = None
 
     @property
     def same(self) -> bool:
-        """Whether it is the same to the last bit."""
-        return self.expected == self.sha256
+        """Whether it is the same to the last bit, and so is what lies beside the record."""
+        return self.expected == self.sha256 and self.beside in {None, self.expected}
 
 
 def rebuild(record_path: Path, source: Path | None, out: Path | None) -> list[Rebuilt]:
-    """Make every file of the record again, and write them to `out` if given.
+    """Make every file of the record again; those of the record's bytes go to `out` if given.
 
     The FP32 source is looked for beside the record and among the manifest's files, by its hash.
     Raises UserError when it is not there, ModelError for a file that does not run here.
@@ -48,10 +52,16 @@ def rebuild(record_path: Path, source: Path | None, out: Path | None) -> list[Re
         say(f"making {remake.file}")
         model = _graph(record, remake, base, forms)
         data = to_bytes(model)
-        made.append(Rebuilt(remake.file, remake.sha256, hashlib.sha256(data).hexdigest()))
-        if out is not None:
+        digest = hashlib.sha256(data).hexdigest()
+        beside = _digest_of(record_path.parent / remake.file)
+        made.append(Rebuilt(remake.file, remake.sha256, digest, beside))
+        if out is not None and digest == remake.sha256:
             write_model(out / remake.file, model, [blank_of(model)])
     return made
+
+
+def _digest_of(path: Path) -> str | None:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
 def _graph(

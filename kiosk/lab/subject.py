@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 
@@ -14,9 +17,12 @@ from kiosk.errors import ModelError
 from kiosk.vision.manifest import InputSpec, Manifest, load_manifest
 from kiosk.vision.onnx_file import contents_of
 from kiosk.vision.protobuf import DamagedError
+from kiosk.vision.weights import check_file, int8_weights
 
 OPSET = 17
 """What older and newer graphs are converted to before anything else is done with them."""
+MOST_BYTES = 2 * 1024**3
+"""What a protobuf message holds at most: no ONNX file in one piece is larger."""
 _LEAST_DIM, _MOST_DIM = 32, 1024
 _QUANTISED = {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "MatMulInteger"}
 _QUANTISED |= {"DynamicQuantizeLinear", "DynamicQuantizeMatMul", "QGemm", "MatMulIntegerToFloat"}
@@ -53,6 +59,22 @@ class Subject:
         return is_quantised(self.proto)
 
 
+def require_fit(subject: Subject) -> None:
+    """ModelError for weights that the daemon refuses: no figure may say that the file is fine."""
+    check_file(subject.proto.SerializeToString(), str(subject.path))
+
+
+def unfit_weights(subject: Subject) -> int:
+    """How many INT8 weights are -128, on which ARM's kernels overflow; 0 for a file that is fit."""
+    data = subject.proto.SerializeToString()
+    try:
+        check_file(data, str(subject.path))
+    except ModelError:
+        found = int8_weights(data, str(subject.path))
+        return max(1, sum(int(np.count_nonzero(w.values == -128)) for w in found))
+    return 0
+
+
 def is_quantised(model: onnx.ModelProto) -> bool:
     """Whether any operator of a graph works on 8-bit numbers."""
     return any(node.op_type in _QUANTISED for node in model.graph.node)
@@ -67,13 +89,11 @@ def read_subject(
     for what is no ONNX file, keeps its weights elsewhere, or has not one picture as input and one
     embedding as output.
     """
+    data = _bytes_of(path)
     try:
-        data = path.read_bytes()
         proto = onnx.load_model_from_string(data)
         if not proto.graph.node:
             raise ModelError(f"{path}: an ONNX graph expected, it has no node")
-    except OSError as error:
-        raise ModelError(f"{path}: an ONNX file expected, {error.strerror}") from error
     except DecodeError as error:
         raise ModelError(f"{path}: an ONNX file expected, got something else") from error
     _refuse_external_data(path, data)
@@ -100,6 +120,24 @@ def read_subject(
         )
     opset = next((o.version for o in proto.opset_import if o.domain in {"", "ai.onnx"}), 0)
     return Subject(path, digest, proto, spec, input_name, output_name, dim, opset, space)
+
+
+def _bytes_of(path: Path) -> bytes:
+    """The file's bytes; ModelError for a pipe, which would hang, and a device, which has no end."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            facts = os.fstat(descriptor)
+            if not stat.S_ISREG(facts.st_mode):
+                raise ModelError(f"{path}: an ONNX file expected, it is no regular file")
+            if facts.st_size > MOST_BYTES:
+                raise ModelError(
+                    f"{path}: an ONNX file of at most {MOST_BYTES} bytes expected,"
+                    f" got {facts.st_size}"
+                )
+            return file.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise ModelError(f"{path}: an ONNX file expected, {error.strerror}") from error
 
 
 def _refuse_external_data(path: Path, data: bytes) -> None:

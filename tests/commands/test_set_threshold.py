@@ -141,6 +141,7 @@ def test_the_file_itself_may_be_named(added, roc, config):
     [
         (("--far", 1e-4), "10000 impostor pairs expected for FAR 1e-4, got 1650"),
         ((), "--far X expected with it"),
+        (("--far", 0.9), "at most 1e-2 expected for a threshold that decides, got 9e-1"),
         (("--far", 1e-3, "--resamples", 0), "--resamples above 0"),
     ],
 )
@@ -177,6 +178,34 @@ def test_a_model_that_tells_nobody_apart_is_not_set(kiosk, config, roc, foreign)
     assert status == 2, err
     assert "genuine pairs above the threshold" in err
     assert not own(config).usable
+
+
+def test_a_model_that_hardly_tells_people_apart_is_not_set(kiosk, config, roc, foreign, made_up):
+    """Folders shuffled, so that cosines say nothing of people: TAR about the FAR, AUC about 0.5."""
+    assert kiosk("models", "add", foreign(), "--id", "own-fp32", "--config", config())[0] == 0
+    pictures = sorted(made_up.rglob("*.png"))
+    contents = [path.read_bytes() for path in pictures]
+    # Five pictures each: a stride of 12 hands everybody one of five others.
+    for number, path in enumerate(pictures):
+        path.write_bytes(contents[number * 7 % len(contents)])
+    status, _, err = roc("own-fp32", "--far", 1e-2, "--set-threshold", "own-fp32")
+    assert status == 2, err
+    assert re.search("a model that tells people apart expected|genuine pairs above", err)
+    assert not own(config).usable
+
+
+def test_a_laxer_threshold_does_not_replace_a_stricter_one_in_silence(added, roc, config):
+    """Both numbers are told; a stricter one needs no word."""
+    assert roc("own-fp32", "--far", 1e-3, "--set-threshold", "own-fp32")[0] == 0
+    strict = own(config)
+    status, _, err = roc("own-fp32", "--far", 1e-2, "--set-threshold", "own-fp32")
+    assert status == 0
+    assert own(config).threshold < strict.threshold
+    assert f"lets more pass than {strict.threshold:.6f}, which it replaces" in err
+    _, out, err = roc("own-fp32", "--far", 1e-3, "--set-threshold", "own-fp32", "--json")
+    said = json.loads(out)["set"]
+    assert "lets more pass" not in err
+    assert (said["laxer"], said["replaced"]["threshold"] < said["threshold"]) == (False, True)
 
 
 def test_int8_of_the_space_waits_for_its_own(

@@ -271,3 +271,12 @@ def test_nan_passes_no_gate_and_is_the_tightest():
     assert not passes((*gate(0.99), nan))
     assert tightest((*gate(0.9), nan)) is nan
     assert not passes(())
+
+
+def test_a_rewrite_that_was_done_is_not_advised():
+    """Nothing is left to rewrite in what a build made."""
+    slower = {"method": "static", "latency_fp32_ms": 6.0, "latency_int8_ms": 7.0}
+    (plain,), (done,) = advise(Facts(**slower)), advise(Facts(**slower, prelu_rewritten=True))
+    assert (plain.key, done.key) == ("int8-slower", "int8-slower")
+    assert "rewrite PReLU" in plain.do
+    assert done.do == "See the profile by operator, and run FP32 on this machine."

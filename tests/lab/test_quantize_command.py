@@ -202,7 +202,15 @@ def test_the_shipped_model_goes_the_plain_path(repository, faces, tmp_path, caps
         (("--calib", "nowhere"), "nowhere: a folder of pictures expected"),
         (("--method", "dynamic", "--exclude", "Conv_nothing"), "'Conv_nothing' is none"),
         (("--calib", ".", "--samples", "0"), "--samples: a number from 1 on expected"),
-        (("--calib", ".", "--percentile", "50"), "--percentile: more than 50"),
+        (
+            ("--calib", ".", "--calibration", "Percentile", "--percentile", "50"),
+            "--percentile: more than 50",
+        ),
+        (("--calib", ".", "--percentile", "99.9"), "--calibration Percentile and the static"),
+        (
+            ("--method", "dynamic", "--percentile", "99.9"),
+            "--calibration Percentile and the static",
+        ),
         (("--method", "dynamic", "--op-types", "Konv"), "--op-types"),
         (("--method", "dynamic", "--op-types", ","), "--op-types"),
     ],
@@ -212,6 +220,13 @@ def test_a_wrong_option_is_refused_by_name(fp32, tmp_path, capsys, options, what
     assert quantize(fp32, tmp_path / "int8.onnx", *options) == 2
     assert what in capsys.readouterr().err
     assert not (tmp_path / "int8.onnx").exists()
+
+
+def test_a_folder_that_is_not_there_is_not_made(fp32, tmp_path, capsys):
+    """A slip of the pen is no wish for a folder."""
+    assert quantize(fp32, tmp_path / "nosuch" / "q.onnx", "--method", "dynamic") == 2
+    assert f"--out: a folder expected at {tmp_path / 'nosuch'}" in capsys.readouterr().err
+    assert not (tmp_path / "nosuch").exists()
 
 
 def test_the_source_is_not_written_over(fp32, capsys):

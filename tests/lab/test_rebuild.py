@@ -116,6 +116,44 @@ def test_the_command_tells_and_ends_with_1_when_a_file_differs(record, capsys):
     assert same == [True, False, True]
 
 
+def test_what_is_not_the_records_is_not_written(record, tmp_path, capsys):
+    """Nothing gets a name that other bytes are recorded under; the others are written."""
+    changed(record, lambda d: d["files"][1].update(sha256="0" * 64))
+    assert main(["lab", "rebuild", str(record), "--out", str(tmp_path / "out")]) == 1
+    assert "it was not written" in capsys.readouterr().err
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"fp32.onnx", "nhwc.onnx"}
+
+
+def test_a_file_beside_the_record_that_is_another_is_told(record, tmp_path, capsys):
+    """The record remakes its files, and yet lies about what is there: 1, with both hashes."""
+    assert main(["lab", "rebuild", str(record), "--out", str(tmp_path)]) == 0
+    assert main(["lab", "rebuild", str(record)]) == 0
+    (tmp_path / "qdq.onnx").write_bytes(b"another")
+    capsys.readouterr()
+    assert main(["lab", "rebuild", str(record)]) == 1
+    said = capsys.readouterr().err
+    assert "qdq.onnx: SHA-256" in said
+    assert f"beside the record has {hashlib.sha256(b'another').hexdigest()}" in said
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda d: d.update(files=[]), "files expected, the name and SHA-256 of each model"),
+        (lambda d: d["files"][1].update(file="fp32.onnx"), "different names of files expected"),
+        (lambda d: d["files"][1].update(file=CONFIG_NAME), "the name of an .onnx file expected"),
+        (lambda d: d["files"][1].update(file="a\0.onnx"), "the name of a file expected"),
+    ],
+)
+def test_names_that_are_none_are_refused(record, tmp_path, capsys, change, complaint):
+    """No files, one name twice, the record's own name, a name with NUL: status 2, nothing made."""
+    changed(record, change)
+    assert main(["lab", "rebuild", str(record), "--out", str(tmp_path / "out")]) == 2
+    assert complaint in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_changed_sidecar_is_refused_by_its_hash(record, tmp_path):
     """One digit of one range."""
     path = tmp_path / RANGES_NAME

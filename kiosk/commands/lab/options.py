@@ -50,6 +50,15 @@ def add_aligned(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_no_identities(parser: argparse.ArgumentParser) -> None:
+    """The word without which a folder that names nobody does not pass."""
+    parser.add_argument(
+        "--no-identities",
+        action="store_true",
+        help="judge cosine and MAE alone, not AUC and TAR, and say so",
+    )
+
+
 def add_threads(parser: argparse.ArgumentParser) -> None:
     """How many threads onnxruntime may use."""
     parser.add_argument(

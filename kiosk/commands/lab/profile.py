@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
     from kiosk.lab.grounds import profile_advice
     from kiosk.lab.profile import profile
     from kiosk.lab.runner import inputs_of
-    from kiosk.lab.subject import read_subject
+    from kiosk.lab.subject import read_subject, require_fit
     from kiosk.vision.cpu import read_cpu
 
     threads = threads_of(options.threads)
@@ -61,6 +61,8 @@ def run(options: argparse.Namespace) -> int:
     names = names_of(files)
     entries = entries_of(options.entry, names)
     subjects = {names[file]: read_subject(file, feeding_of(options)) for file in files}
+    for subject in subjects.values():
+        require_fit(subject)
     faces = _faces(options.images, aligned=options.aligned)
     found = profile(
         {name: subject.path.read_bytes() for name, subject in subjects.items()},

@@ -30,13 +30,25 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         say_json(
             [
-                {"file": m.file, "expected": m.expected, "sha256": m.sha256, "same": m.same}
+                {
+                    "file": m.file,
+                    "expected": m.expected,
+                    "sha256": m.sha256,
+                    "beside": m.beside,
+                    "same": m.same,
+                }
                 for m in made
             ]
         )
     for each in made if not options.json else ():
         if each.same:
             say(f"{each.file}: the same bytes, SHA-256 {each.sha256}")
+        elif each.expected != each.sha256:
+            left = "" if options.out is None else "; it was not written"
+            complain(f"{each.file}: SHA-256 {each.expected} expected, got {each.sha256}{left}")
         else:
-            complain(f"{each.file}: SHA-256 {each.expected} expected, got {each.sha256}")
+            complain(
+                f"{each.file}: SHA-256 {each.expected} expected, the file beside the record has"
+                f" {each.beside}"
+            )
     return 0 if all(each.same for each in made) else 1

@@ -96,6 +96,7 @@ def roc(options: argparse.Namespace) -> int:
     from kiosk.lab.comparison import embed, read_models
     from kiosk.lab.roc import FARS
     from kiosk.lab.study import study
+    from kiosk.lab.subject import require_fit
 
     pairs = _pairs(options)
     if options.set_threshold and options.config is None and options.state_dir is None:
@@ -104,6 +105,8 @@ def roc(options: argparse.Namespace) -> int:
     int8 = None if options.int8 is None else _file(options.int8, manifest)
     fp32 = _file(options.fp32, manifest)
     subjects = read_models(fp32, int8, feeding_of(options), manifest)
+    for subject in subjects:
+        require_fit(subject)
     if options.set_threshold:
         check_wish(options, subjects, pairs)
     embedded = embed(
