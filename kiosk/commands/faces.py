@@ -25,19 +25,27 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     compare.add_argument("one", type=Path, metavar="A")
     compare.add_argument("other", type=Path, metavar="B")
     for parser, action in ((embed, embed_images), (compare, compare_images)):
-        parser.add_argument("--model", default=Models().embedder, metavar="ID")
+        parser.add_argument(
+            "--model",
+            metavar="ID",
+            help=f"this very file; default: models.embedder of --config, else {Models().embedder}",
+        )
         parser.add_argument("--models-dir", action="append", default=[], metavar="DIR")
         parser.add_argument(
-            "--config", type=Path, metavar="FILE", help="whose models are known too"
+            "--config", type=Path, metavar="FILE", help="whose models are known and used"
         )
         add_json(parser)
         parser.set_defaults(action=action)
 
 
 def open_eyes(
-    model: str, models_dirs: list[str], *, config: Path | None = None, matching: bool = True
+    model: str | None,
+    models_dirs: list[str],
+    *,
+    config: Path | None = None,
+    matching: bool = True,
 ) -> FacePipeline:
-    """The pipeline for one-off commands: the very file of that id.
+    """The pipeline for one-off commands: the very file of that id, else the configured embedder.
 
     Models of `config` are known too. Without `matching` one that has no threshold will do.
     """
@@ -45,23 +53,30 @@ def open_eyes(
     from kiosk.vision.manifest import load_manifest
     from kiosk.vision.pipeline import open_pipeline
 
-    models = Models(embedder=model, extra_dirs=tuple(models_dirs), prefer="exact")
-    state_dir = None
-    if config is not None:
-        settings = load(config)
-        extra = (*settings.models.extra_dirs, *models.extra_dirs)
-        models = msgspec.structs.replace(models, extra_dirs=extra)
-        state_dir = Path(settings.paths.state_dir)
+    settings = None if config is None else load(config)
+    models = Models() if settings is None else settings.models
+    state_dir = None if settings is None else Path(settings.paths.state_dir)
+    models = msgspec.structs.replace(
+        models,
+        embedder=model or models.embedder,
+        extra_dirs=(*models.extra_dirs, *models_dirs),
+        also="",
+        shadow_every=0,
+    )
     try:
-        load_manifest(models.extra_dirs, state_dir).get(model, "embedder")
+        entry = load_manifest(models.extra_dirs, state_dir).get(models.embedder, "embedder")
     except UnknownModelError as error:
         # Here the caller names it, not a configuration that a daemon runs on.
-        raise UserError(f"--model: {error.message}", hint=error.hint) from error
+        place = "--model" if model or config is None else f"{config}: models.embedder"
+        raise UserError(f"{place}: {error.message}", hint=error.hint) from error
+    if model or settings is None or not (matching or entry.usable):
+        models = msgspec.structs.replace(models, prefer="exact")
     return open_pipeline(
         models,
         clock=SystemClock(),
         record=lambda _stage, _ms: None,
         choice_in=state_dir,
+        keep_choice=False,
         matching=matching,
     )
 
@@ -92,14 +107,23 @@ def compare_images(options: argparse.Namespace) -> int:
     eyes = open_eyes(options.model, options.models_dir, config=options.config)
     one, other = (largest_face(eyes, path) for path in (options.one, options.other))
     cosine = one.embedding.similarity(other.embedding)
-    same = cosine >= eyes.threshold
+    threshold = _threshold(options, eyes)
+    same = cosine >= threshold
     if options.json:
-        document = {"cosine": cosine, "threshold": eyes.threshold, "same": same}
+        document = {"cosine": cosine, "threshold": threshold, "same": same}
         say_json({**document, "model": eyes.model_id, "space": eyes.space})
         return 0
     verdict = "the same person" if same else "different people"
-    say(f"cosine {cosine:.4f}, threshold {eyes.threshold:.4f}: {verdict} ({eyes.model_id})")
+    say(f"cosine {cosine:.4f}, threshold {threshold:.4f}: {verdict} ({eyes.model_id})")
     return 0
+
+
+def _threshold(options: argparse.Namespace, eyes: FacePipeline) -> float:
+    """What the daemon goes by: a configured number holds for the configured embedder alone."""
+    if options.config is None or options.model:
+        return eyes.threshold
+    configured = load(options.config).recognition.threshold
+    return eyes.threshold if configured == "model" else configured
 
 
 def largest_face(eyes: FacePipeline, path: Path) -> FoundFace:
