@@ -15,7 +15,7 @@ import onnx
 from onnx.checker import ValidationError
 
 from kiosk.errors import EmbeddingError, ModelError, UserError
-from kiosk.lab.subject import Feeding, Subject, read_subject
+from kiosk.lab.subject import Subject, read_subject
 from kiosk.vault import write_atomic
 from kiosk.vision.canary import Agreement, GoldenFace, agreement, golden_for
 from kiosk.vision.embed import Embedder
@@ -59,6 +59,8 @@ class Adopted:
     opset: int
     is_new: bool
     agreement: Agreement | None
+    remark: str = ""
+    """What the graph shows of its feeding, where nobody told it."""
 
 
 def adopt(path: Path, wish: Wish, own: OwnModels, manifest: Manifest) -> Adopted:
@@ -88,11 +90,13 @@ def adopt(path: Path, wish: Wish, own: OwnModels, manifest: Manifest) -> Adopted
         _record(own.golden, entry.space, held.faces)
     if listing is not None:
         own.put(listing)
-    return Adopted(entry, subject.opset, old is None, held.agreement)
+    alone = old is None and not kin and wish.mean is None and wish.scale is None
+    remark = subject.remark if alone else ""
+    return Adopted(entry, subject.opset, old is None, held.agreement, remark)
 
 
 def _read(path: Path, manifest: Manifest) -> Subject:
-    subject = read_subject(path, manifest=manifest)
+    subject = read_subject(path, manifest=manifest, tell=False)
     try:
         onnx.checker.check_model(subject.proto)
     except ValidationError as error:
@@ -190,7 +194,7 @@ def _fed(wish: Wish, subject: Subject, kin: Sequence[ModelEntry]) -> InputSpec:
     numbers = [float(v) for v in (wish.mean, wish.scale) if v is not None]
     if wish.scale == 0 or not all(map(math.isfinite, numbers)):
         raise UserError("--mean, --scale: finite numbers and a scale other than 0 expected")
-    base = kin[0].input if kin else Feeding()
+    base = kin[0].input if kin else subject.input
     fed = {"channels": base.channels, "mean": base.mean, "scale": base.scale}
     return msgspec.structs.replace(subject.input, **{**fed, **given})
 

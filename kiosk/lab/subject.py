@@ -11,6 +11,8 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from kiosk.errors import ModelError
+from kiosk.lab.inside import inside
+from kiosk.lab.progress import say
 from kiosk.vision.manifest import InputSpec, Manifest, load_manifest
 
 OPSET = 17
@@ -23,11 +25,14 @@ ARCFACE_SCALE = 1.0 / 127.5
 
 @dataclass(frozen=True, slots=True)
 class Feeding:
-    """What an ONNX file does not tell: the order of the colours and the normalisation."""
+    """What an ONNX file does not tell: the order of the colours and the normalisation.
+
+    None is ArcFace's, or the pixels as they are for a graph that normalises them itself.
+    """
 
     channels: Literal["RGB", "BGR"] = "RGB"
-    mean: float = 127.5
-    scale: float = ARCFACE_SCALE
+    mean: float | None = None
+    scale: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,6 +49,8 @@ class Subject:
     opset: int
     space: str | None
     """The manifest's space when the file is in it, by hash."""
+    remark: str = ""
+    """What the graph itself says of its feeding, where that was not told by anybody else."""
 
     @property
     def is_quantised(self) -> bool:
@@ -57,13 +64,17 @@ def is_quantised(model: onnx.ModelProto) -> bool:
 
 
 def read_subject(
-    path: Path, feeding: Feeding | None = None, manifest: Manifest | None = None
+    path: Path,
+    feeding: Feeding | None = None,
+    manifest: Manifest | None = None,
+    *,
+    tell: bool = True,
 ) -> Subject:
     """Read a file and find out how it is fed; a file of the manifest is fed as that says.
 
-    The manifest is the shipped one unless another is given. Raises ModelError, naming the file,
-    for what is no ONNX file, keeps its weights elsewhere, or has not one picture as input and one
-    embedding as output.
+    With `tell` what the graph shows of it is told on standard error. The manifest is the shipped
+    one unless another is given. Raises ModelError, naming the file, for what is no ONNX file,
+    keeps its weights elsewhere, or has not one picture as input and one embedding as output.
     """
     try:
         data = path.read_bytes()
@@ -80,24 +91,47 @@ def read_subject(
     known = {entry.sha256: entry for entry in entries}.get(digest)
     layout, width, height, batch, input_name = _input(path, proto)
     output_name, dim = _output(path, proto, batch)
+    remark = ""
     if known is not None and known.kind == "embedder":
         spec, space = known.input, known.space
     else:
-        fed = feeding or Feeding()
+        mean, scale, remark = _fed(path, proto, input_name, feeding or Feeding())
         spec, space = (
             InputSpec(
                 layout=layout,
-                channels=fed.channels,
+                channels=(feeding or Feeding()).channels,
                 width=width,
                 height=height,
-                mean=fed.mean,
-                scale=fed.scale,
+                mean=mean,
+                scale=scale,
                 batch=batch,
             ),
             None,
         )
+    if remark and tell:
+        say(remark)
     opset = next((o.version for o in proto.opset_import if o.domain in {"", "ai.onnx"}), 0)
-    return Subject(path, digest, proto, spec, input_name, output_name, dim, opset, space)
+    return Subject(path, digest, proto, spec, input_name, output_name, dim, opset, space, remark)
+
+
+def _fed(path: Path, proto: onnx.ModelProto, name: str, asked: Feeding) -> tuple[float, float, str]:
+    """Mean and scale, and what there is to say of them where nobody named either."""
+    found = inside(proto, name)
+    mean, scale = (0.0, 1.0) if found is not None and found.raw else (127.5, ARCFACE_SCALE)
+    given = (
+        mean if asked.mean is None else asked.mean,
+        scale if asked.scale is None else asked.scale,
+    )
+    if found is None or found.raw is False or (asked.mean, asked.scale) != (None, None):
+        return *given, ""
+    if found.raw:
+        words = f"it normalises pixels itself ({found.words}), so it is fed them as they are"
+        return *given, f"{path}: {words}; --mean and --scale say otherwise"
+    words = f"warning: it may normalise by itself ({found.words}), which cannot be told"
+    return *given, (
+        f"{path}: {words}: fed (pixel - {mean:g}) * {scale:.6g}; if that is wrong, name --mean and"
+        " --scale"
+    )
 
 
 def _refuse_external_data(path: Path, proto: onnx.ModelProto) -> None:

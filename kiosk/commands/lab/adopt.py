@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kiosk.commands.console import add_json, say, say_json
+from kiosk.commands.console import add_json, complain, say, say_json
 from kiosk.commands.lab.options import add_state, known_models, own_models, require_workshop
 from kiosk.vision.manifest import set_threshold_command
 
@@ -36,12 +36,14 @@ def register(models: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     parser.add_argument("--licence", metavar="L")
     parser.add_argument("--source", metavar="TEXT", help="where the file is from")
     parser.add_argument("--channels", choices=("RGB", "BGR"), help="default: RGB")
-    parser.add_argument("--mean", type=float, metavar="M", help="default: 127.5")
+    parser.add_argument(
+        "--mean", type=float, metavar="M", help="default: 127.5, 0 where the graph normalises"
+    )
     parser.add_argument(
         "--scale",
         type=float,
         metavar="S",
-        help="input is (pixel - mean)*scale; default: 1/127.5",
+        help="input is (pixel - mean)*scale; default: 1/127.5, 1 where the graph normalises",
     )
     parser.add_argument("--alignment", choices=_ALIGNMENTS, default=_ALIGNMENTS[0])
     add_state(parser)
@@ -100,6 +102,7 @@ def _document(adopted: Adopted) -> dict[str, object]:
         "sha256": entry.sha256,
         "opset": adopted.opset,
         "input": msgspec.to_builtins(entry.input),
+        "remark": adopted.remark or None,
         "output": entry.output,
         "dim": entry.dim,
         "space": entry.space,
@@ -125,6 +128,8 @@ def _tell(adopted: Adopted) -> None:
         f"input    {spec.layout} {spec.width}x{spec.height}, {batch}, {spec.channels},"
         f" (pixel - {spec.mean:g}) * {spec.scale:.6g}"
     )
+    if adopted.remark:
+        complain(adopted.remark)
     say(f"output   {entry.output}, {entry.dim} values")
     say(f"space    {entry.space}, aligned as {entry.alignment}")
     golden = "recorded now, by this file"

@@ -23,9 +23,14 @@ def add_feeding(parser: argparse.ArgumentParser) -> None:
     """How a model that no manifest knows is fed; a known one is fed as the manifest says."""
     group = parser.add_argument_group("feeding of a model that no manifest knows")
     group.add_argument("--channels", choices=("RGB", "BGR"), default="RGB")
-    group.add_argument("--mean", type=float, default=127.5, metavar="M")
     group.add_argument(
-        "--scale", type=float, default=1 / 127.5, metavar="S", help="input is (pixel - mean)*scale"
+        "--mean", type=float, metavar="M", help="default: 127.5, 0 where the graph normalises"
+    )
+    group.add_argument(
+        "--scale",
+        type=float,
+        metavar="S",
+        help="input is (pixel - mean)*scale; default: 1/127.5, 1 where the graph normalises",
     )
 
 
