@@ -94,6 +94,11 @@ def test_models_check_proves_hashes_and_golden_faces(capsys):
     status, out, _ = run(capsys, "models", "check")
     assert status == 0
     assert out.count("golden faces at cosine") == 6
+    status, out, _ = run(capsys, "models", "check", "--json")
+    found = json.loads(out)
+    assert status == 0
+    assert {"id", "ok", "found"} == set(found[0])
+    assert [each["ok"] for each in found] == [True] * len(found)
 
 
 def test_models_list_names_what_users_may_bring(capsys):

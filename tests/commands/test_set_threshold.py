@@ -89,7 +89,7 @@ def test_doctor_and_list_say_so(added, kiosk, config):
     assert "failed  models: model own-fp32: a threshold expected" in out
     assert COMMAND in out
     _, out, _ = kiosk("models", "list", "--config", path)
-    assert re.search(r"own-fp32 +embedder +present +64 +not set .*no threshold", out)
+    assert re.search(r"own-fp32 +embedder +present +own-64-4pt +64 +not set .*no threshold", out)
     _, out, _ = kiosk("models", "list", "--config", path, "--json")
     (listed,) = [e for e in json.loads(out) if e["id"] == "own-fp32"]
     assert (listed["usable"], listed["threshold"]) == (False, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,7 +88,7 @@ def add_model(options: argparse.Namespace) -> int:
     if options.json:
         say_json(_document(adopted))
     else:
-        _tell(adopted)
+        _tell(adopted, _place(options))
     return 0
 
 
@@ -112,7 +113,14 @@ def _document(adopted: Adopted) -> dict[str, object]:
     }
 
 
-def _tell(adopted: Adopted) -> None:
+def _place(options: argparse.Namespace) -> str:
+    """The option by which the next command finds the model again."""
+    if options.state_dir is not None:
+        return f"--state-dir {shlex.quote(str(options.state_dir))}"
+    return f"--config {shlex.quote(str(options.config))}"
+
+
+def _tell(adopted: Adopted, place: str) -> None:
     from kiosk.lab.prepare import LEAST_OPSET
 
     entry, found = adopted.entry, adopted.agreement
@@ -138,4 +146,4 @@ def _tell(adopted: Adopted) -> None:
     say(f"golden   {golden}")
     if not entry.usable:
         say("It decides nothing yet: it has no threshold.")
-        say(set_threshold_command(entry.id))
+        say(set_threshold_command(entry.id, place))

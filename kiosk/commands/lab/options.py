@@ -65,16 +65,28 @@ def add_arithmetic(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_state(parser: argparse.ArgumentParser) -> None:
-    """Whose models of one's own are meant: those of a configuration or of a state folder."""
+def add_state(parser: argparse.ArgumentParser, *, reads: bool = False) -> None:
+    """Whose models of one's own are meant: those of a configuration or of a state folder.
+
+    A command that only `reads` does without either.
+    """
     group = parser.add_mutually_exclusive_group()
+    default = "none" if reads else f"{DEFAULT_CONFIG} to write to"
     group.add_argument(
-        "--config",
-        type=Path,
-        metavar="FILE",
-        help=f"whose models count; to write: {DEFAULT_CONFIG}",
+        "--config", type=Path, metavar="FILE", help=f"whose models count; default: {default}"
     )
     group.add_argument("--state-dir", type=Path, metavar="DIR", help="the same without one")
+
+
+def state_folder(options: argparse.Namespace) -> Path | None:
+    """The folder that --state-dir names, to be read; UserError when it is not there."""
+    folder: Path | None = options.state_dir
+    if folder is not None and not folder.is_dir():
+        raise UserError(
+            f"--state-dir: a state folder expected, {folder} is none",
+            hint="`kiosk models add` makes one",
+        )
+    return folder
 
 
 def known_models(options: argparse.Namespace) -> Manifest:
