@@ -162,8 +162,11 @@ class Kiosk:
             "people": len(gallery.people()),
             "pending": self._outbox.status().pending,
             "camera": self._settings.camera.source,
+            # A word: the reason stands at camera.failed, which may have come before.
+            "camera_state": self._lookout.state.partition(":")[0],
         }
-        log.info("kiosk.ready", extra={"fields": facts})
+        level = logging.WARNING if facts["camera_state"] == "failed" else logging.INFO
+        log.log(level, "kiosk.ready", extra={"fields": facts})
         self._people.warn_of_other_spaces()
         self._people.warn_of_rollback()
 

@@ -6,7 +6,6 @@ Every mistake in a file is told at once, each with its key, its value and what i
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,6 +15,7 @@ from msgspec import Meta, Struct
 
 from kiosk.address import in_the_clear, url_problems
 from kiosk.errors import ConfigError
+from kiosk.files import lacks, read_toml
 from kiosk.tables import Reading
 
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
@@ -187,18 +187,7 @@ def load(path: Path, *, files: bool = False) -> Settings:
     The daemon starts without those and says what is missing: they may come later. Raises
     ConfigError whose `problems` name key, value and what is allowed, for every mistake.
     """
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(
-            f"cannot read the configuration {path}: {error.strerror}",
-            hint="copy deploy/kiosk.example.toml there and edit it",
-        ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not TOML: {error}", problems=(f"{path}: {error}",)) from error
-    except RecursionError as error:
-        raise ConfigError(f"{path}: expected a flat file, got one nested too deeply") from error
-    return check(document, str(path), files=files)
+    return check(read_toml(path), str(path), files=files)
 
 
 def check(document: dict[str, Any], origin: str, *, files: bool = False) -> Settings:
@@ -314,19 +303,19 @@ def _joint_problems(known: Mapping[str, Any]) -> Iterator[str]:
 def _missing_files(known: Mapping[str, Any]) -> Iterator[str]:
     for key in _FILES:
         path = known.get(key)
-        if path and not Path(path).is_file():
+        if path and lacks(Path(path), Path.is_file):
             yield f"{key} = {path!r}: expected a PEM file, there is none"
     for folder in known.get("models.extra_dirs", ()):
-        if not Path(folder).is_dir():
+        if lacks(Path(folder), Path.is_dir):
             yield f"models.extra_dirs: expected a folder with a manifest.toml at {folder!r}"
     source, device = known.get("camera.source"), known.get("camera.device")
     if source == "replay":
         for index, replay in enumerate(known.get("camera.replay", ())):
-            if not Path(replay["path"]).exists():
+            if lacks(Path(replay["path"]), Path.exists):
                 yield f"camera.replay[{index}].path = {replay['path']!r}: nothing is there"
     if source == "v4l2" and device:
         path = f"/dev/video{device}" if device.isdecimal() else device
-        if not Path(path).is_char_device():
+        if lacks(Path(path), Path.is_char_device):
             yield f"camera.device = {device!r}: expected a V4L2 device at {path}, there is none"
 
 

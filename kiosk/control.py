@@ -12,6 +12,7 @@ import fcntl
 import json
 import logging
 import os
+import pwd
 import socket
 import struct
 import threading
@@ -43,7 +44,7 @@ def socket_path(runtime_dir: str) -> Path:
 
 
 def ask(runtime_dir: str, operation: str, **arguments: Any) -> dict[str, Any]:
-    """Ask the running daemon; ControlError when there is none or it does not answer.
+    """Ask the running daemon; ControlError when there is none, or none for this user, or no answer.
 
     A refusal by the daemon comes back as the UserError or KioskError it was there.
     """
@@ -54,7 +55,12 @@ def ask(runtime_dir: str, operation: str, **arguments: Any) -> dict[str, Any]:
             connection.connect(str(path))
             connection.sendall(_packed({"operation": operation, **arguments}))
             reply = _object_in(_exactly(connection, _length_in(_exactly(connection, _LENGTH.size))))
+        except PermissionError as error:
+            raise _not_ours(path) from error
         except (OSError, ValueError) as error:
+            if _owner_of(path) not in (None, os.geteuid()) and os.geteuid() != 0:
+                # It hung up on whom it does not answer, and has said so in its own journal.
+                raise _not_ours(path) from error
             raise ControlError(
                 f"no daemon answers at {path} ({error})", hint="start it: kiosk run --config FILE"
             ) from error
@@ -65,14 +71,46 @@ def ask(runtime_dir: str, operation: str, **arguments: Any) -> dict[str, Any]:
 
 
 def daemon_listens(runtime_dir: str) -> bool:
-    """Whether somebody accepts connections at the control socket."""
+    """Whether somebody accepts connections at the control socket.
+
+    ControlError when this user may not even look: nothing is known then.
+    """
     with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as connection:
         connection.settimeout(_ANSWER_S)
         try:
             connection.connect(str(socket_path(runtime_dir)))
+        except PermissionError as error:
+            raise _not_ours(socket_path(runtime_dir)) from error
         except OSError:
             return False
         return True
+
+
+def _owner_of(path: Path) -> int | None:
+    """The user id of a socket's owner, or of its folder's where that is all that can be seen."""
+    for each in (path, path.parent):
+        with contextlib.suppress(OSError):
+            return each.stat().st_uid
+    return None
+
+
+def _not_ours(path: Path) -> ControlError:
+    owner = _owner_of(path)
+    user = "kiosk" if owner is None else _name_of(owner)
+    others = "" if owner == 0 else f" and {'its own user' if owner is None else user}"
+    return ControlError(
+        f"{path}: expected a control socket open to {_name_of(os.geteuid())}, it is open to"
+        f" root{others} only",
+        hint=f"run the command as its user: sudo -u {user} kiosk ... (a group does not help)",
+    )
+
+
+def _name_of(user: int) -> str:
+    """A user's name; `#` and the id, as sudo takes it, where nobody has named it."""
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return f"#{user}"
 
 
 class ControlServer:

@@ -19,6 +19,7 @@ from kiosk.commands.outbox import queue_words
 from kiosk.config import Settings
 from kiosk.control import ask, daemon_listens
 from kiosk.errors import CameraError, KioskError, LinkDownError, UplinkPausedError
+from kiosk.files import lacks, pem_problem
 from kiosk.folder import folder_problem
 from kiosk.people import AS_SAVED
 from kiosk.reach import reach
@@ -31,6 +32,7 @@ from kiosk.vision.pipeline import check_embedders
 from kiosk.vision.selection import choose, remembered
 
 Verdict = Literal["ok", "warning", "failed"]
+_AS_THE_USER = "run as the kiosk's user, or mend owner and mode"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ def examine(path: Path) -> list[Finding]:
         return [*findings, *(Finding("configuration", "failed", text) for text in problems)]
     findings.append(Finding("configuration", "ok", str(path)))
     findings += [*_models(settings), *_folders(settings), _camera(settings)]
-    findings += [*_daemon(settings), *_server(settings)]
+    findings += [*_daemon(settings), *_certificates(settings), *_server(settings)]
     return [*findings, *_gallery(settings)]
 
 
@@ -137,15 +139,19 @@ def _folders(settings: Settings) -> Iterator[Finding]:
     paths = settings.paths
     for what, text in (("state folder", paths.state_dir), ("runtime folder", paths.runtime_dir)):
         folder = Path(text)
-        nearest = next(p for p in (folder, *folder.parents) if p.exists())
-        problem = folder_problem(folder) if folder.exists() else None
+        try:
+            nearest = next(p for p in (folder, *folder.parents) if p.exists())
+        except OSError as error:
+            yield Finding(what, "failed", f"{folder}: {error.strerror}", _AS_THE_USER)
+            continue
+        problem = folder_problem(folder) if nearest == folder else None
         if problem is not None:
             yield Finding(what, "failed", f"{folder}: {problem[0]}", problem[1])
         elif nearest.is_dir() and os.access(nearest, os.W_OK):
             yield Finding(what, "ok", f"{folder} can be written")
         else:
             found = f"{folder} cannot be written by this user"
-            yield Finding(what, "failed", found, "run as the kiosk's user, or mend owner and mode")
+            yield Finding(what, "failed", found, _AS_THE_USER)
 
 
 def _camera(settings: Settings) -> Finding:
@@ -153,7 +159,8 @@ def _camera(settings: Settings) -> Finding:
     camera = settings.camera
     match camera.source:
         case "replay":
-            missing = [replay.path for replay in camera.replay if not Path(replay.path).exists()]
+            paths = [replay.path for replay in camera.replay]
+            missing = [path for path in paths if lacks(Path(path), Path.exists)]
             if missing:
                 found = f"camera.replay: nothing is at {', '.join(missing)}"
                 return Finding("camera", "failed", found, "put it there or mend camera.replay")
@@ -179,12 +186,16 @@ def _camera(settings: Settings) -> Finding:
 
 def _gallery(settings: Settings) -> Iterator[Finding]:
     """Whether the gallery is the newest one, and fits the model in use; nothing before a start."""
-    if not (Path(settings.paths.state_dir) / OUTBOX_FILE).exists():
-        return
     try:
+        if not (Path(settings.paths.state_dir) / OUTBOX_FILE).exists():
+            return
         listing = perform(settings, "gallery.list")
     except KioskError as error:
         yield Finding("gallery", "failed", error.message, error.hint)
+        return
+    except OSError as error:
+        found = f"{settings.paths.state_dir}: expected to be open to this user, got:"
+        yield Finding("gallery", "failed", f"{found} {error.strerror}", _AS_THE_USER)
         return
     if listing["standing"] == AS_SAVED:
         yield Finding("gallery", "ok", AS_SAVED)
@@ -209,10 +220,10 @@ def _enrolment(settings: Settings, found: dict[str, Any]) -> Finding:
 
 def _daemon(settings: Settings) -> Iterator[Finding]:
     """Whether it runs, and whether it gets rid of what it records."""
-    if not daemon_listens(settings.paths.runtime_dir):
-        yield Finding("daemon", "warning", "not running", "kiosk run --config FILE")
-        return
     try:
+        if not daemon_listens(settings.paths.runtime_dir):
+            yield Finding("daemon", "warning", "not running", "kiosk run --config FILE")
+            return
         status = ask(settings.paths.runtime_dir, "status")
     except KioskError as error:
         yield Finding("daemon", "failed", error.message, error.hint)
@@ -231,6 +242,19 @@ def _daemon(settings: Settings) -> Iterator[Finding]:
         yield Finding("delivery", "warning", f"the server refused events: {queue}", advice)
     else:
         yield Finding("delivery", "ok", queue)
+
+
+def _certificates(settings: Settings) -> Iterator[Finding]:
+    """The PEM files that the configuration names: a plain http server never asks for them."""
+    for key in ("ca_file", "client_cert_file", "client_key_file"):
+        path = getattr(settings.server, key)
+        if not path:
+            continue
+        problem = pem_problem(Path(path))
+        if problem is None:
+            yield Finding(f"server.{key}", "ok", f"{path} is there")
+        else:
+            yield Finding(f"server.{key}", "failed", f"{path}: {problem[0]}", problem[1])
 
 
 def _server(settings: Settings) -> Iterator[Finding]:

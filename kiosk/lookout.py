@@ -46,8 +46,7 @@ class Lookout:
                     failures = 0
                     self._slot.put(frame)
             except EndOfFrames:
-                self.state = "ended"
-                log.info("camera.ended", extra={"fields": {"camera": self._camera.name}})
+                self._over()
                 return
             except CameraError as error:
                 if stop.is_set():
@@ -58,9 +57,19 @@ class Lookout:
             self._clock.wait(stop, _REOPEN_WAITS_S[min(failures, len(_REOPEN_WAITS_S) - 1)])
             failures += 1
 
+    def _over(self) -> None:
+        """Nothing is seen any more: whoever comes now must not read that the kiosk is ready."""
+        self.state = "ended"
+        self._show(NoticeKind.NO_CAMERA)
+        fields = {
+            "camera": self._camera.name,
+            "meaning": "the replay is over, nobody is seen until a restart",
+        }
+        log.info("camera.ended", extra={"fields": fields})
+
     def _blind(self, error: CameraError, failures: int) -> None:
         self.state = f"failed: {error}"
-        self._show(NoticeKind.CANNOT_RECORD)
+        self._show(NoticeKind.NO_CAMERA)
         fields = {"reason": str(error), "failures": failures}
         log.error("camera.failed", extra={"fields": fields})
 

@@ -15,6 +15,7 @@ import certifi
 
 from kiosk.config import Server
 from kiosk.errors import LinkDownError, UplinkPausedError
+from kiosk.files import pem_problem
 
 _OTHER = 300
 _REFUSED = 400
@@ -83,11 +84,9 @@ def _connected(server: Server, host: str, port: int) -> socket.socket:
 def _context(server: Server) -> ssl.SSLContext:
     for name in ("ca_file", "client_cert_file", "client_key_file"):
         path = getattr(server, name)
-        if path and not Path(path).is_file():
-            raise UplinkPausedError(
-                f"server.{name} = {path}: expected a PEM file, there is none",
-                hint="put it there or mend the configuration",
-            )
+        problem = pem_problem(Path(path)) if path else None
+        if problem is not None:
+            raise UplinkPausedError(f"server.{name} = {path}: {problem[0]}", hint=problem[1])
     try:
         context = ssl.create_default_context(cafile=server.ca_file or certifi.where())
         if server.client_cert_file:

@@ -9,12 +9,13 @@ from pathlib import Path
 from kiosk.commands.console import add_config, add_json, say, say_json
 from kiosk.config import Settings, load
 from kiosk.errors import ConfigError, ModelError, UserError
+from kiosk.files import lacks
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the commands of this module."""
     check = commands.add_parser("check-config", help="tell every mistake in a configuration")
-    check.add_argument("file", type=Path, metavar="FILE")
+    check.add_argument("file", type=Path, metavar="FILE", help="the configuration, in TOML")
     add_json(check)
     check.set_defaults(action=check_config)
     doctor = commands.add_parser("doctor", help="check what the kiosk needs")
@@ -46,7 +47,7 @@ def _problems(file: Path) -> Iterator[str]:
         settings = load(file)
     except ConfigError:
         return
-    if all(Path(folder).is_dir() for folder in settings.models.extra_dirs):
+    if not any(lacks(Path(folder), Path.is_dir) for folder in settings.models.extra_dirs):
         yield from _unknown_models(settings)
 
 

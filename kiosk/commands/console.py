@@ -42,7 +42,22 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def add_config(parser: argparse.ArgumentParser) -> None:
     """The option that names the configuration."""
     parser.add_argument(
-        "--config", type=Path, default=DEFAULT_CONFIG, metavar="FILE", help="configuration file"
+        "--config",
+        type=Path,
+        default=DEFAULT_CONFIG,
+        metavar="FILE",
+        help=f"configuration file; default: {DEFAULT_CONFIG}",
+    )
+
+
+def add_models_dir(parser: argparse.ArgumentParser) -> None:
+    """The option that names folders of models beside the shipped ones."""
+    parser.add_argument(
+        "--models-dir",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="a folder with a manifest.toml and models of your own; may be repeated",
     )
 
 

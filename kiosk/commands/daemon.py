@@ -58,7 +58,7 @@ def show_status(options: argparse.Namespace) -> int:
         say_json(status)
         return 0
     say(f"{status['state']}, up {status['uptime_s']:.0f} s, version {status['version']}")
-    say(f"camera    {status['camera']}")
+    say(f"camera    {_camera_words(status['camera'])}")
     say(f"model     {status['model']} (threshold {status['threshold']:.3f})")
     for line in _model_words(status):
         say(f"          {line}")
@@ -72,6 +72,12 @@ def show_status(options: argparse.Namespace) -> int:
     for what, number in sorted(status["counts"].items()):
         say(f"          {what}: {number}")
     return 0
+
+
+def _camera_words(state: str) -> str:
+    if state == "ended":
+        return "ended: the replay is over, nobody is seen any more; restart the daemon to replay it"
+    return state
 
 
 def _model_words(status: dict[str, Any]) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 
+from kiosk.commands.console import add_models_dir
 from kiosk.errors import UserError
 
 
@@ -13,7 +14,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     demo = commands.add_parser("demo", help="the whole product on a replayed walk-up")
     demo.add_argument("--stay", action="store_true", help="leave kiosk and server running")
     demo.add_argument("--model", metavar="ID", help="exactly this file; default: the best one")
-    demo.add_argument("--models-dir", action="append", default=[], metavar="DIR")
+    add_models_dir(demo)
     demo.set_defaults(action=run_demo)
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from kiosk.commands.console import add_json, complain, say, say_json
-from kiosk.config import Models, load
+from kiosk.commands.console import add_json, add_models_dir, complain, say, say_json
+from kiosk.config import Models, Recognition, load
 from kiosk.errors import KioskError, PictureError, UnknownModelError, UserError
 
 if TYPE_CHECKING:
@@ -19,18 +19,24 @@ if TYPE_CHECKING:
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the commands of this module."""
     embed = commands.add_parser("embed", help="faces, qualities, embeddings and F2 tokens")
-    embed.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    embed.add_argument(
+        "images",
+        nargs="+",
+        type=Path,
+        metavar="IMAGE",
+        help="a picture: JPEG, PNG, WebP, BMP, PNM",
+    )
     embed.add_argument("--aligned", action="store_true", help="take 112x112 crops as they are")
     compare = commands.add_parser("compare", help="are these the same person?")
-    compare.add_argument("one", type=Path, metavar="A")
-    compare.add_argument("other", type=Path, metavar="B")
+    compare.add_argument("one", type=Path, metavar="A", help="a picture; its largest face is taken")
+    compare.add_argument("other", type=Path, metavar="B", help="the picture to compare it with")
     for parser, action in ((embed, embed_images), (compare, compare_images)):
         parser.add_argument(
             "--model",
             metavar="ID",
             help=f"this very file; default: models.embedder of --config, else {Models().embedder}",
         )
-        parser.add_argument("--models-dir", action="append", default=[], metavar="DIR")
+        add_models_dir(parser)
         parser.add_argument(
             "--config", type=Path, metavar="FILE", help="whose models are known and used"
         )
@@ -93,7 +99,9 @@ def embed_images(options: argparse.Namespace) -> int:
             if options.json:
                 say_json({"image": str(path), "error": str(error)})
             else:
-                complain(f"{path}: {error}")
+                # Most errors begin with the picture's name already.
+                told = str(error)
+                complain(f"kiosk: {told}" if str(path) in told else f"kiosk: {path}: {told}")
             continue
         if options.json:
             say_json(document)
@@ -103,15 +111,21 @@ def embed_images(options: argparse.Namespace) -> int:
 
 
 def compare_images(options: argparse.Namespace) -> int:
-    """Cosine similarity of the largest face in each picture."""
+    """Cosine similarity of the largest face in each picture; what makes it doubtful to stderr."""
     eyes = open_eyes(options.model, options.models_dir, config=options.config)
-    one, other = (largest_face(eyes, path) for path in (options.one, options.other))
+    found = [_faces_in(eyes, path) for path in (options.one, options.other)]
+    one, other = (faces[0] for faces in found)
     cosine = one.embedding.similarity(other.embedding)
     threshold = _threshold(options, eyes)
     same = cosine >= threshold
+    for path, faces in zip((options.one, options.other), found, strict=True):
+        _doubt(path, faces)
     if options.json:
         document = {"cosine": cosine, "threshold": threshold, "same": same}
-        say_json({**document, "model": eyes.model_id, "space": eyes.space})
+        counts = [len(faces) for faces in found]
+        qualities = [round(faces[0].quality.overall, 4) for faces in found]
+        extra = {"space": eyes.space, "faces": counts, "quality": qualities}
+        say_json({**document, "model": eyes.model_id, **extra})
         return 0
     verdict = "the same person" if same else "different people"
     say(f"cosine {cosine:.4f}, threshold {threshold:.4f}: {verdict} ({eyes.model_id})")
@@ -126,8 +140,20 @@ def _threshold(options: argparse.Namespace, eyes: FacePipeline) -> float:
     return eyes.threshold if configured == "model" else configured
 
 
-def largest_face(eyes: FacePipeline, path: Path) -> FoundFace:
-    """The largest face of a picture; PictureError when there is none."""
+def _doubt(path: Path, faces: list[FoundFace]) -> None:
+    """Say which face was taken where there were several, and that it is hardly one to go by."""
+    if len(faces) > 1:
+        complain(f"kiosk: {path}: expected one face, got {len(faces)}; the largest is compared")
+    quality, least = faces[0].quality.overall, Recognition().min_quality
+    if quality < least:
+        complain(
+            f"kiosk: {path}: expected a face of quality {least} or more, got {quality:.2f};"
+            " a kiosk would pass it over, do not rely on the answer"
+        )
+
+
+def _faces_in(eyes: FacePipeline, path: Path) -> list[FoundFace]:
+    """The faces of a picture, the largest first; PictureError when there is none."""
     from kiosk.vision.picture import load_picture
 
     faces = eyes.faces(load_picture(path))
@@ -136,7 +162,7 @@ def largest_face(eyes: FacePipeline, path: Path) -> FoundFace:
             f"{path}: a face expected, none found",
             hint="use a picture in which the face is sharp and at least 40 pixels high",
         )
-    return faces[0]
+    return faces
 
 
 def _document(eyes: FacePipeline, path: Path, *, aligned: bool) -> dict[str, Any]:

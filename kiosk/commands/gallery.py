@@ -36,7 +36,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     ):
         parser = gallery.add_parser(name, help=explanation)
         if name in {"show", "remove"}:
-            parser.add_argument("person", metavar="PERSON")
+            parser.add_argument("person", metavar="PERSON", help="the id they were enrolled under")
         add_config(parser)
         add_json(parser)
         parser.set_defaults(action=gallery_action)

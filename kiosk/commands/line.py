@@ -28,13 +28,18 @@ class _Parser(argparse.ArgumentParser):
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line as options; exits with 2 for a mistake in it."""
-    parser = _Parser(prog="kiosk", description="Face-attendance kiosk.")
-    parser.add_argument("--version", action="version", version=__version__)
-    parser.add_argument("--debug", action="store_true", help="show traces of errors")
-    commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
+    return parser().parse_args(arguments)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole tree of commands."""
+    tree = _Parser(prog="kiosk", description="Face-attendance kiosk.")
+    tree.add_argument("--version", action="version", version=__version__)
+    tree.add_argument("--debug", action="store_true", help="show traces of errors")
+    commands = tree.add_subparsers(dest="command", required=True, parser_class=_Parser)
     for module in (daemon, outbox, demo, checks, faces, gallery, key, models, lab):
         module.register(commands)
-    return parser.parse_args(arguments)
+    return tree
 
 
 def run(options: argparse.Namespace) -> int:

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from kiosk.commands.console import add_json, complain, say, say_json, table
+from kiosk.commands.console import (
+    add_json,
+    add_models_dir,
+    complain,
+    say,
+    say_json,
+    table,
+)
 from kiosk.commands.lab import adopt
 from kiosk.commands.lab.options import add_state, own_models, state_folder
 from kiosk.config import Models, Settings, load
@@ -32,7 +39,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         ("profile", "how fast each candidate is here, and which is taken", profile_models),
     ):
         parser = models.add_parser(name, help=explanation)
-        parser.add_argument("--models-dir", action="append", default=[], metavar="DIR")
+        add_models_dir(parser)
         add_json(parser)
         parser.set_defaults(action=action)
         add_state(parser, reads=True)
@@ -40,7 +47,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
             parser.add_argument("--threads", type=_threads, metavar="N", help="default: configured")
     adopt.register(models)
     remove = models.add_parser("remove", help="one that was added")
-    remove.add_argument("id", metavar="ID")
+    remove.add_argument("id", metavar="ID", help="as `kiosk models list` shows it")
     add_state(remove)
     add_json(remove)
     remove.set_defaults(action=remove_model)

@@ -21,7 +21,9 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     aside = outbox.add_parser("quarantine", help="what was set aside, and why")
     aside.set_defaults(action=show_quarantine)
     again = outbox.add_parser("retry", help="send what was set aside once more")
-    again.add_argument("events", nargs="*", metavar="EVENT_ID")
+    again.add_argument(
+        "events", nargs="*", metavar="EVENT_ID", help="as `kiosk outbox quarantine` lists them"
+    )
     again.add_argument("--all", action="store_true", help="everything that was set aside")
     again.set_defaults(action=retry_events)
     for parser in (counts, aside, again):

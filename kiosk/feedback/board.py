@@ -15,10 +15,11 @@ _BACKLOG = 16
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A notice on the screen, since a CLOCK_BOOTTIME in nanoseconds."""
+    """A notice on the screen, since a CLOCK_BOOTTIME in nanoseconds, and what follows it."""
 
     notice: Notice
     since_ns: int
+    rest: Notice
 
 
 class Viewer:
@@ -32,8 +33,9 @@ class Viewer:
 class Board:
     """Hands every notice to every viewer; `show` never waits for one.
 
-    `hold_s` is how long a notice that does not stand stays before the screen is idle again,
-    `max_viewers` how many browsers are served; one more ends the oldest.
+    `hold_s` is how long a notice that does not stand stays before the screen rests again, on the
+    last notice of a kind that rests, idle to begin with. `max_viewers` is how many browsers are
+    served; one more ends the oldest.
     """
 
     def __init__(self, clock: Clock, *, hold_s: float, max_viewers: int) -> None:
@@ -43,14 +45,15 @@ class Board:
         self._changed = threading.Condition()
         self._viewers: list[Viewer] = []
         self._closed = False
-        self.idle = Notice.of(NoticeKind.IDLE, None, clock.now())
-        self._shown = Shown(self.idle, clock.boottime_ns())
+        idle = Notice.of(NoticeKind.IDLE, None, clock.now())
+        self._shown = Shown(idle, clock.boottime_ns(), idle)
 
     def show(self, notice: Notice) -> None:
         """Put a notice up; returns at once."""
-        shown = Shown(notice, self._clock.boottime_ns())
+        since_ns = self._clock.boottime_ns()
         with self._changed:
-            self._shown = shown
+            rest = notice if notice.kind.rests else self._shown.rest
+            self._shown = shown = Shown(notice, since_ns, rest)
             for viewer in self._viewers:
                 viewer.waiting.append(shown)
             self._changed.notify_all()

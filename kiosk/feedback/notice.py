@@ -21,6 +21,7 @@ class NoticeKind(Enum):
     ALREADY_RECORDED = "already-recorded"
     NOT_RECOGNISED = "not-recognised"
     CANNOT_RECORD = "cannot-record"
+    NO_CAMERA = "no-camera"
 
     @property
     def stands(self) -> bool:
@@ -28,7 +29,15 @@ class NoticeKind(Enum):
 
         A kiosk that could not record must not turn to a friendly idle by itself.
         """
-        return self in {NoticeKind.IDLE, NoticeKind.CANNOT_RECORD}
+        return self.rests or self is NoticeKind.CANNOT_RECORD
+
+    @property
+    def rests(self) -> bool:
+        """Whether the screen comes back to it when what was said to a person is over.
+
+        The last visit may still be told after the camera has gone: what follows is no welcome.
+        """
+        return self in {NoticeKind.IDLE, NoticeKind.NO_CAMERA}
 
 
 # What comes after the dash is shown smaller: the words before it must do alone.
@@ -40,6 +49,7 @@ _TEXTS = {
     NoticeKind.ALREADY_RECORDED: "Already recorded at {time}",
     NoticeKind.NOT_RECOGNISED: "Not recognised – step away and try again",
     NoticeKind.CANNOT_RECORD: "CANNOT RECORD – use another way",
+    NoticeKind.NO_CAMERA: "No camera picture – use another way",
 }
 
 

@@ -7,7 +7,6 @@ const LEAST_FIT = 0.4;
 const LOST = { kind: "lost", headline: "Kiosk is not running", detail: "use another way", person: null };
 
 const element = (id) => document.getElementById(id);
-let idle = LOST;
 let onScreen = LOST;
 let files = null;
 let holding = 0;
@@ -34,7 +33,7 @@ function show(state) {
   document.body.dataset.kind = state.kind;
   fit();
   if (state.hold_ms != null) {
-    holding = setTimeout(show, state.hold_ms, idle);
+    holding = setTimeout(show, state.hold_ms, state.rest);
   }
 }
 
@@ -44,7 +43,6 @@ function greet(hello) {
     location.reload();
   }
   files = hello.page;
-  idle = hello.idle;
   element("label").textContent = hello.label;
 }
 

@@ -1,7 +1,7 @@
 """The page over HTTP: three files and a stream of Server-Sent Events, on loopback only.
 
-The stream follows the HTML standard, "Server-sent events". Its events: `hello` (label, words of
-the idle state, fingerprint of the files), `notice` (what is on the screen and for how long) and
+The stream follows the HTML standard, "Server-sent events". Its events: `hello` (label,
+fingerprint of the files), `notice` (what is on the screen, for how long, and what follows) and
 `beat` (an event, not a comment: a script cannot see comments, and by its silence the page knows
 a kiosk that hangs with its sockets open).
 """
@@ -65,7 +65,6 @@ class WebServer(ThreadingHTTPServer):
         content = b"\0".join(data for data, _ in self.files.values())
         self.hello = {
             "label": label,
-            "idle": _words(board.idle),
             "page": hashlib.sha256(content).hexdigest()[:16],
         }
         self._open: set[Any] = set()
@@ -194,9 +193,10 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _on_screen(board: Board, shown: Shown) -> dict[str, Any]:
     left_ms = board.left_ms(shown)
+    rest = _words(shown.rest)
     if left_ms == 0:
-        return _words(board.idle) | {"hold_ms": None}
-    return _words(shown.notice) | {"hold_ms": left_ms}
+        return rest | {"hold_ms": None, "rest": rest}
+    return _words(shown.notice) | {"hold_ms": left_ms, "rest": rest}
 
 
 def _words(notice: Notice) -> dict[str, Any]:

@@ -19,13 +19,14 @@ from kiosk.lab.files import write_model
 from kiosk.lab.gate import Line, judge, passes
 from kiosk.lab.identities import Identities
 from kiosk.lab.prepare import base_of, float_forms, ready
-from kiosk.lab.profile import Profile, profile
+from kiosk.lab.profile import profile
 from kiosk.lab.progress import say
 from kiosk.lab.quantise import Recipe, in_int8, quantised, recipe_ranges_name, to_bytes
 from kiosk.lab.roc import Roc
 from kiosk.lab.runner import Arithmetic, embeddings, inputs_of, session_of
 from kiosk.lab.search import CALIBRATIONS, Found, Search
 from kiosk.lab.subject import Subject
+from kiosk.lab.timing import Profile
 from kiosk.types import FloatArray
 
 NAIVE = "the guide's recipe as it stands"

@@ -41,6 +41,14 @@ def write_bytes(path: Path, data: bytes) -> None:
                 temporary.unlink()
 
 
+def blank_of(model: onnx.ModelProto) -> FloatArray:
+    """A picture of zeros as the model's input, where no face is at hand to run it on."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    value = next(v for v in model.graph.input if v.name not in constants)
+    shape = [max(d.dim_value, 1) for d in value.type.tensor_type.shape.dim]
+    return np.zeros(shape, dtype=np.float32)
+
+
 def write_model(path: Path, model: onnx.ModelProto, inputs: Sequence[FloatArray]) -> bytes:
     """Load and run a model on `inputs`, then write it; returns the file's bytes.
 

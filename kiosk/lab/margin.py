@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from kiosk.lab.gate import Line
+
+_BEST = {"mean cosine": 1.0, "min cosine": 1.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,15 @@ class GateLine:
     def sign(self) -> str:
         """The relation that the gate asks for."""
         return ">" if self.limit < self.best else "<"
+
+
+def gate_lines(lines: Sequence[Line]) -> tuple[GateLine, ...]:
+    """The lines of the gate that have a limit and were judged."""
+    return tuple(
+        GateLine(line.name, line.got, float(line.limit.split()[-1]), _BEST.get(line.name, 0.0))
+        for line in lines
+        if line.got is not None and line.passed is not None
+    )
 
 
 def passes(lines: tuple[GateLine, ...]) -> bool:

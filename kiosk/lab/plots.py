@@ -11,7 +11,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-from kiosk.lab.profile import ModelProfile, Profile
 from kiosk.lab.report_data import Agreement, Curve, Layer, Layers, Role, Similarity, Try
 from kiosk.lab.theme import (
     GENUINE,
@@ -24,6 +23,7 @@ from kiosk.lab.theme import (
     STYLE,
     svg_of,
 )
+from kiosk.lab.timing import ModelProfile, Profile
 
 _WIDTH_IN = 5.4
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")

@@ -11,7 +11,7 @@ import onnx
 
 from kiosk.errors import UserError
 from kiosk.lab.assemble import assemble
-from kiosk.lab.files import write_bytes
+from kiosk.lab.files import blank_of, write_model
 from kiosk.lab.prepare import base_of, float_forms
 from kiosk.lab.progress import say
 from kiosk.lab.quantise import to_bytes
@@ -38,7 +38,7 @@ def rebuild(record_path: Path, source: Path | None, out: Path | None) -> list[Re
     """Make every file of the record again, and write them to `out` if given.
 
     The FP32 source is looked for beside the record and among the manifest's files, by its hash.
-    Raises UserError when it is not there.
+    Raises UserError when it is not there, ModelError for a file that does not run here.
     """
     record = read_record(record_path)
     subject = read_subject(_source(record, record_path.parent, source))
@@ -46,10 +46,11 @@ def rebuild(record_path: Path, source: Path | None, out: Path | None) -> list[Re
     made = []
     for remake in record.remakes:
         say(f"making {remake.file}")
-        data = to_bytes(_graph(record, remake, base, forms))
+        model = _graph(record, remake, base, forms)
+        data = to_bytes(model)
         made.append(Rebuilt(remake.file, remake.sha256, hashlib.sha256(data).hexdigest()))
         if out is not None:
-            write_bytes(out / remake.file, data)
+            write_model(out / remake.file, model, [blank_of(model)])
     return made
 
 

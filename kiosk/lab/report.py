@@ -14,8 +14,8 @@ from markupsafe import Markup
 
 from kiosk.lab import plots
 from kiosk.lab.margin import GateLine, passes, tightest
-from kiosk.lab.profile import Profile, Timing
 from kiosk.lab.report_data import Curve, Judged, ReportData
+from kiosk.lab.timing import Profile, Timing
 
 _SCALE = 1.25
 """A margin bar ends here: a quarter beyond the limit, which leaves the limit's mark inside."""

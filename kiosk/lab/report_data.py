@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from kiosk.errors import UserError
 from kiosk.lab.advice import Advice
 from kiosk.lab.margin import GateLine
-from kiosk.lab.profile import Profile
+from kiosk.lab.timing import Profile
 
 Role = Literal["fp32", "int8", "naive"]
 """fp32: the model compared with; int8: the one judged; naive: the plain recipe, for contrast."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import signal
 import socket
 import ssl
@@ -41,8 +42,13 @@ class _Parser(argparse.ArgumentParser):
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line as options; exits with 2 for a mistake in it."""
-    parser = _Parser(prog="kiosk-server", description="Reference attendance server.")
-    add = parser.add_argument
+    return parser().parse_args(arguments)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Every option."""
+    tree = _Parser(prog="kiosk-server", description="Reference attendance server.")
+    add = tree.add_argument
     add("--version", action="version", version=__version__)
     add("--store", required=True, metavar="URL", help="sqlite:///PATH of the records")
     add("--listen", default="127.0.0.1:8320", metavar="HOST:PORT", help="port 0: a free one")
@@ -52,13 +58,16 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--token-file", type=Path, metavar="FILE", help="holds the bearer token; mode 0600")
     add("--threshold", type=_cosine, metavar="X", help="least cosine of a match, in every space")
     add("--keep-embeddings", action="store_true", help="keep them with the records")
-    return parser.parse_args(arguments)
+    return tree
 
 
 def _cosine(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
     if not -1.0 <= value <= 1.0:
-        raise argparse.ArgumentTypeError(f"expected -1..1, got {text}")
+        raise argparse.ArgumentTypeError(f"expected a cosine from -1 to 1, got {text!r}")
     return value
 
 

@@ -37,10 +37,19 @@ class KeyTakenError(KioskError):
 
 
 def path_of(url: str) -> Path:
-    """The file of a sqlite:///PATH URL; UserError that names any other scheme."""
+    """The file of a sqlite:///PATH URL; UserError that names any other scheme.
+
+    The error repeats no URL of another scheme: it may hold a password.
+    """
     scheme, colon, _ = url.partition(":")
+    if colon and scheme == "sqlite" and not url.startswith(_SCHEME):
+        rest = url.partition(":")[2].lstrip("/") or "attendance.db"
+        raise UserError(
+            f"--store: expected {_SCHEME}PATH, with three slashes, got {url!r}",
+            hint=f"{_SCHEME}{rest}, or {_SCHEME}/PATH for a path from the root",
+        )
     if not url.startswith(_SCHEME) or url == _SCHEME:
-        came = f"the scheme {scheme!r}" if colon else repr(url)
+        came = f"the scheme {scheme!r}" if colon and scheme != "sqlite" else repr(url)
         raise UserError(
             f"--store: expected {_SCHEME}PATH, got {came}",
             hint="SQLite is what this version keeps its records in",

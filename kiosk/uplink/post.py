@@ -16,6 +16,7 @@ from kiosk import __version__
 from kiosk.clock import Clock
 from kiosk.config import Server
 from kiosk.errors import LinkDownError, UplinkPausedError
+from kiosk.files import lacks
 from kiosk.types import Envelope
 from kiosk.uplink.answer import Answer, check_status
 from kiosk.uplink.lifeline import MAX_REPLY_BYTES, Lifeline, OpenLetter, pool_classes
@@ -129,7 +130,7 @@ class Poster:
         server = self._server
         for name in ("ca_file", "client_cert_file", "client_key_file"):
             path = getattr(server, name)
-            if path and not Path(path).is_file():
+            if path and lacks(Path(path), Path.is_file):
                 raise UplinkPausedError(
                     f"server.{name} = {path}: expected a PEM file, there is none",
                     hint="put it there or mend the configuration; everything is kept meanwhile",

@@ -1,6 +1,7 @@
 """`kiosk check-config`: for a program, and what a file names that is not there."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -59,6 +60,42 @@ def test_models_for_the_kiosks_user_alone_are_no_problem(kiosk, config):
     assert kiosk("check-config", path)[0] == 0
     _, _, err = kiosk("check-config", config('embedder = "mine"\n'))
     assert "models.embedder = 'mine': a readable manifest expected" in err
+
+
+def test_a_file_that_cannot_be_read_says_why(kiosk, tmp_path, monkeypatch):
+    """Missing, a folder, another user's: each has a hint of its own, and only one says to copy."""
+    for path, words in (
+        (tmp_path / "none.toml", "got: No such file or directory; name the one you have"),
+        (tmp_path, "got: Is a directory; name the file in it"),
+    ):
+        for command in (("check-config",), ("status", "--config")):
+            status, _, err = kiosk(*command, path)
+            assert (status, len(err.splitlines())) == (2, 1)
+            assert err.startswith(f"kiosk: {path}: expected a configuration in TOML, {words}")
+
+    def denied(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", denied)
+    _, _, err = kiosk("status", "--config", tmp_path / "k.toml")
+    assert "got: Permission denied; run as the kiosk's user" in err
+    assert "copy" not in err
+
+
+def test_what_this_user_may_not_see_is_no_problem(kiosk, config, monkeypatch):
+    """A folder that is closed to whoever checks may well be open to the kiosk: nothing is known."""
+    path = config()
+    path.write_text(path.read_text().replace("[paths]", 'ca_file = "/closed/ca.pem"\n[paths]'))
+    assert kiosk("check-config", path)[0] == 2
+    real = Path.is_file
+
+    def closed(path):
+        if str(path).startswith("/closed/"):
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr(Path, "is_file", closed)
+    assert kiosk("check-config", path)[0] == 0
 
 
 @pytest.mark.parametrize("text", ["", "[server]\n"])

@@ -4,11 +4,13 @@ import json
 import socket
 import socketserver
 import threading
+from pathlib import Path
 
 import pytest
 
 from kiosk.clock import SystemClock
 from kiosk.control import ControlServer
+from kiosk.errors import ControlError
 
 
 @pytest.fixture
@@ -101,6 +103,58 @@ def test_tls_that_cannot_be_trusted_has_failed(findings, listening):
     assert (found["verdict"], "TLS" in found["found"]) == ("failed", True)
     found = findings(url, server='ca_file = "/no/ca"')["server"]
     assert (found["verdict"], "server.ca_file" in found["found"]) == ("failed", True)
+
+
+KEYS = ("ca_file", "client_cert_file", "client_key_file")
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9", "https://127.0.0.1:9"])
+def test_pem_files_are_looked_for(findings, tmp_path, url):
+    """Each that the configuration names, by its key, also while the server is plain http."""
+    names = [tmp_path / "none.pem", tmp_path, tmp_path / "der.crt"]
+    names[2].write_bytes(b"\x30\x82")
+    lines = "\n".join(f'{key} = "{path}"' for key, path in zip(KEYS, names, strict=True))
+    told = findings(url, server=lines)
+    for key, path, words in zip(KEYS, names, ("there is none", "folder", "BEGIN"), strict=True):
+        found = told[f"server.{key}"]
+        assert (found["verdict"], bool(found["advice"])) == ("failed", True)
+        assert found["found"].startswith(f"{path}: expected a PEM file")
+        assert words in found["found"]
+    names[0].write_text("-----BEGIN CERTIFICATE-----\n")
+    assert findings(url, server=lines)["server.ca_file"]["verdict"] == "ok"
+    assert not [what for what in findings(url) if what.startswith("server.")]
+
+
+def test_a_file_that_this_user_may_not_read_is_told(findings, tmp_path, monkeypatch):
+    """A key of another user's, and a state of another user's: both are findings, no fault."""
+    state = tmp_path / "state"
+    key = tmp_path / "ca.pem"
+
+    def closed(real):
+        def look(path, **kwargs):
+            if path == key or path.parent == state:
+                raise PermissionError(13, "Permission denied")
+            return real(path, **kwargs)
+
+        return look
+
+    for method in ("read_bytes", "exists"):
+        monkeypatch.setattr(Path, method, closed(getattr(Path, method)))
+    told = findings(server=f'ca_file = "{key}"')
+    assert "may not read it" in told["server.ca_file"]["found"]
+    assert told["gallery"]["verdict"] == "failed"
+    assert "kiosk's user" in told["gallery"]["advice"]
+
+
+def test_a_daemon_of_another_user_is_no_daemon_that_is_off(findings, monkeypatch):
+    """Doctor, run by somebody whom the socket is not for, does not say that nothing runs."""
+
+    def refused(*_):
+        raise ControlError("not for you", hint="sudo")
+
+    monkeypatch.setattr("kiosk.health.daemon_listens", refused)
+    found = findings()["daemon"]
+    assert (found["verdict"], found["found"]) == ("failed", "not for you")
 
 
 @pytest.mark.parametrize(

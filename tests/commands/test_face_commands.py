@@ -79,6 +79,43 @@ def test_compare_on_the_demonstration_photographs(capsys, people, one, other, sa
     assert (answer["cosine"] >= answer["threshold"]) is same
 
 
+def test_compare_tells_what_makes_it_doubtful(capsys, people, tmp_path):
+    """Several faces, one that is hardly usable: on stderr, and as figures for a program."""
+    alone = people / "obama.jpg"
+    status, out, err = run(capsys, "compare", alone, people / "obama3.jpg", "--json")
+    clear = json.loads(out)
+    assert (status, err, clear["faces"]) == (0, "", [1, 1])
+    assert set(clear) == {"cosine", "threshold", "same", "model", "space", "faces", "quality"}
+    left, right = (cv2.imread(str(people / f"{name}.jpg")) for name in ("obama", "biden"))
+    small = cv2.resize(right, None, fx=0.5, fy=0.5)
+    right = np.zeros((len(left), small.shape[1], 3), np.uint8)
+    right[: len(small)] = small
+    both, dim = tmp_path / "both.png", tmp_path / "dim.png"
+    cv2.imwrite(str(both), np.hstack([left, right]))
+    cv2.imwrite(str(dim), cv2.GaussianBlur(left, None, 9))
+    status, out, err = run(capsys, "compare", both, dim, "--json")
+    several, unclear = err.splitlines()
+    assert several == f"kiosk: {both}: expected one face, got 2; the largest is compared"
+    assert unclear.startswith(f"kiosk: {dim}: expected a face of quality 0.3 or more, got 0.")
+    answer = json.loads(out)
+    assert (status, answer["faces"]) == (0, [2, 1])
+    assert answer["quality"][0] > 0.3 > answer["quality"][1]
+    status, out, worded = run(capsys, "compare", both, dim)
+    assert (status, len(out.splitlines()), worded) == (0, 1, err)
+
+
+def test_embed_names_a_picture_once(capsys, people, tmp_path):
+    """The line of a picture that fails has its name, whoever raised the error, and once."""
+    missing = tmp_path / "nope.jpg"
+    status, out, err = run(capsys, "embed", missing)
+    assert (status, out) == (1, "")
+    assert err.startswith(f"kiosk: {missing}: a picture expected, No such file")
+    assert err.count("nope.jpg") == 1
+    status, _, err = run(capsys, "embed", "--aligned", people / "obama.jpg")
+    assert (status, err.count("obama.jpg")) == (1, 1)
+    assert err.startswith(f"kiosk: {people / 'obama.jpg'}: ")
+
+
 def test_compare_without_a_face(capsys, people, tmp_path):
     """A picture without a face is the user's mistake: status 2, one line."""
     empty = tmp_path / "empty.png"

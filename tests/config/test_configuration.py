@@ -1,12 +1,17 @@
 """One file, every mistake told at once, and examples that load."""
 
+import re
 import tomllib
+from pathlib import Path
 
+import msgspec
 import pytest
 
 from kiosk.address import is_loopback
 from kiosk.config import (
     MAX_RUNTIME_DIR,
+    Camera,
+    Replay,
     Settings,
     check,
     load,
@@ -222,3 +227,33 @@ def test_a_url_that_cannot_be_meant_is_refused(url, told):
 def test_a_plain_url_is_taken(url):
     """Host, port and path."""
     assert check({"server": {"url": url}}, "t").server.url == url
+
+
+def documented(heading):
+    """Key and default, None where none is written, of the table that follows these words."""
+    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
+    table = page[page.index(heading) :].split("| key | default | meaning |\n", 1)[1]
+    keys = {}
+    for row in table.split("\n\n")[0].splitlines()[1:]:
+        names, defaults = (re.findall(r"`([^`]*)`", cell) for cell in row.split("|")[1:3])
+        keys |= zip(names, defaults or [None] * len(names), strict=True)
+    return keys
+
+
+@pytest.mark.parametrize(
+    ("heading", "struct"),
+    [("## The keys of `[camera]`", Camera), ("Each `[[camera.replay]]`", Replay)],
+)
+def test_the_camera_keys_are_documented(heading, struct):
+    """docs/operations.md has every key there is, no other one, and its default."""
+    written = documented(heading)
+    fields = {field.name: field for field in msgspec.structs.fields(struct)}
+    assert list(written) == list(fields)
+    for key, text in written.items():
+        if fields[key].default is msgspec.NODEFAULT:
+            assert text is None
+        else:
+            default = fields[key].default
+            assert tomllib.loads(f"x = {text}")["x"] == (
+                list(default) if default == () else default
+            )

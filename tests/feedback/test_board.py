@@ -65,7 +65,25 @@ def test_time_left_counts_from_the_moment_of_showing(board, clock):
     assert board.left_ms(shown) == 0
 
 
-@pytest.mark.parametrize("kind", [NoticeKind.IDLE, NoticeKind.CANNOT_RECORD])
+def test_what_is_told_late_gives_way_to_no_camera(board, clock):
+    """After the camera went, no visit that is still told leads back to a welcome."""
+    for kind, rest in (
+        (NoticeKind.RECORDED, NoticeKind.IDLE),
+        (NoticeKind.NO_CAMERA, NoticeKind.NO_CAMERA),
+        (NoticeKind.RECORDED, NoticeKind.NO_CAMERA),
+        (NoticeKind.CANNOT_RECORD, NoticeKind.NO_CAMERA),
+        (NoticeKind.IDLE, NoticeKind.IDLE),
+        (NoticeKind.CANNOT_RECORD, NoticeKind.IDLE),
+    ):
+        board.show(notice(clock, kind))
+        shown = board.next(board.join(), HANG_S)
+        assert (shown.notice.kind, shown.rest.kind) == (kind, rest)
+
+
+STANDING = [NoticeKind.IDLE, NoticeKind.CANNOT_RECORD, NoticeKind.NO_CAMERA]
+
+
+@pytest.mark.parametrize("kind", STANDING)
 def test_a_kiosk_that_cannot_record_says_so_until_told_otherwise(board, clock, kind):
     """Only what was said to one person runs out; the state of the kiosk itself stands."""
     board.show(notice(clock, kind))

@@ -24,6 +24,7 @@ def _two_hours_east(monkeypatch):
         (NoticeKind.SAVED_OFFLINE, "Saved – will be sent when the network is back"),
         (NoticeKind.NOT_RECOGNISED, "Not recognised – step away and try again"),
         (NoticeKind.CANNOT_RECORD, "CANNOT RECORD – use another way"),
+        (NoticeKind.NO_CAMERA, "No camera picture – use another way"),
     ],
 )
 def test_words_are_the_agreed_ones(kind, text):

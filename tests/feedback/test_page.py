@@ -13,15 +13,18 @@ from kiosk.feedback.page import MAX_VIEWERS, Page
 HANG_S = 20.0
 
 
+DETAIL = "look at the camera"
+
+
 def test_a_viewer_is_greeted_with_label_and_state(open_page, watch):
     """The first two events say which kiosk this is and what is on the screen."""
     open_page(label="Tür 3 <b>")
     stream = watch()
     name, hello = stream.event()
     assert (name, hello["label"]) == ("hello", "Tür 3 <b>")
-    assert hello["idle"]["headline"] == "Ready"
     name, state = stream.event()
     assert (name, state["kind"], state["hold_ms"]) == ("notice", "idle", None)
+    assert state["headline"] == "Ready"
 
 
 def test_a_notice_reaches_every_viewer(open_page, watch, tell):
@@ -38,6 +41,7 @@ def test_a_notice_reaches_every_viewer(open_page, watch, tell):
             "detail": "",
             "person": "ann",
             "hold_ms": 3000,
+            "rest": {"kind": "idle", "headline": "Ready", "detail": DETAIL, "person": None},
         }
 
 
@@ -56,6 +60,17 @@ def test_a_viewer_after_the_hold_gets_idle(open_page, watch, tell, clock):
     clock.pass_s(4)
     state = watch().notice()
     assert (state["kind"], state["person"]) == ("idle", None)
+
+
+def test_a_viewer_after_the_camera_went_gets_no_welcome(open_page, watch, tell, clock):
+    """What was said to the last person is over: the browser reads that there is no picture."""
+    page = open_page(hold_s=4.0)
+    tell(page, NoticeKind.NO_CAMERA)
+    tell(page, NoticeKind.RECORDED, "ann")
+    assert watch().notice()["rest"]["kind"] == "no-camera"
+    clock.pass_s(4)
+    state = watch().notice()
+    assert (state["kind"], state["person"], state["hold_ms"]) == ("no-camera", None, None)
 
 
 def test_a_notice_before_the_start_is_not_lost(port, clock, watch, tell):

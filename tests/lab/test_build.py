@@ -45,6 +45,11 @@ def test_a_build_leaves_all_that_remakes_it(sets, capsys):
         eight, layers = in_int8(read_subject(out / each["file"]).proto)
         assert (eight, layers) == (each["layers_int8"], each["layers"])
         assert eight >= layers - 2
+    names = [tried["name"] for tried in record["tries"]]
+    shown = [tried["name"] for tried in json.loads((out / "report_data.json").read_text())["tries"]]
+    assert len(set(shown)) == len(shown)
+    assert shown[-len(names) :] == names
+    assert len(set(names)) == len(names)
     made = rebuild(out / "quantization_config.yaml", sets / "small-fp32.onnx", None)
     assert [each.file for each in made] == [each["file"] for each in record["files"]]
     assert all(each.same for each in made)
@@ -64,9 +69,16 @@ def test_pictures_in_both_folders_are_refused(sets, capsys):
 
 
 def test_nothing_that_fails_the_gate_gets_a_name(sets, capsys, monkeypatch):
-    """Without a variant that passes: status 1, the failing lines, a report, and no model file."""
+    """Without a variant that passes: status 1, the failing lines, a report, and no model file; the
+    advice of the report, and pictures that gave nothing, are told."""
     monkeypatch.setattr("kiosk.lab.gate.LEAST_MEAN_COSINE", 0.999999)
+    (sets / "calibration" / "torn.png").write_bytes(b"torn")
     assert build(sets) == 1
-    assert "mean cosine > 0.999999 expected" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert "mean cosine > 0.999999 expected" in said.err
+    assert "24 of 25 pictures in " in said.out
+    assert "torn.png" in said.out
+    assert "warning: 24 calibration faces." in said.out
+    assert "asked for > 0.999999. The gate fails." in said.out
     names = {path.name for path in (sets / "out").iterdir()}
     assert names == {"report.html", "report_data.json"}

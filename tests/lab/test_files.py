@@ -2,7 +2,6 @@
 
 import errno
 import os
-import subprocess
 
 import numpy as np
 import onnx
@@ -16,19 +15,8 @@ from lab.nets import mobile, mobile_sketch, noise
 
 
 @pytest.fixture
-def small(tmp_path):
-    """A filesystem of 64 KiB, where that may be mounted."""
-    place = tmp_path / "small"
-    place.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)],
-        capture_output=True,
-        check=False,
-    )
-    if mounted.returncode:
-        pytest.skip("mounting is not permitted here")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
+def small(mounted_disk):
+    return mounted_disk("64k")
 
 
 def test_a_full_disk_leaves_the_old_file_and_no_half_one(small):

@@ -3,12 +3,13 @@
 import hashlib
 import json
 
+import numpy as np
 import onnx
 import pytest
 import yaml
 
 from kiosk.__main__ import main
-from kiosk.errors import UserError
+from kiosk.errors import ModelError, UserError
 from kiosk.lab.assemble import Plan, assemble
 from kiosk.lab.calibrate import write_ranges
 from kiosk.lab.prepare import base_of, float_forms, float_graph
@@ -77,6 +78,14 @@ def test_the_same_bytes_every_time(record, tmp_path):
     for each in made:
         data = (tmp_path / "out" / each.file).read_bytes()
         assert hashlib.sha256(data).hexdigest() == each.expected
+
+
+def test_a_file_that_does_not_run_here_is_not_written(record, tmp_path, monkeypatch):
+    """Loaded and run before it gets its name, whatever its hash says."""
+    monkeypatch.setattr("kiosk.lab.rebuild.blank_of", lambda _: np.zeros((1, 3, 5, 5), np.float32))
+    with pytest.raises(ModelError, match=r"onnxruntime .* cannot run"):
+        rebuild(record, None, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_shipped_model_is_remade_from_the_manifests_file(repository, tmp_path):

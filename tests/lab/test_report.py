@@ -1,6 +1,5 @@
 """The report: figures in, one page out, looked at in a real browser."""
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,34 +31,11 @@ DATA = Path(__file__).parent / "data" / "report_data.json"
 PLOTS = ("ROC", "similarities", "cosine to FP32", "largest error", "order of the graph", "Millisec")
 NOTHING = ReportData("int8.onnx", "fp32.onnx", Judged("native", "a machine"))
 EVIL = "<script>document.title = 'taken'</script><img src=https://example.invalid/x>&\"' $a$"
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 @pytest.fixture(scope="module")
 def data():
     return read_report_data(DATA)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Debian's Chromium."""
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("chromium is not installed")
-    api = pytest.importorskip("playwright.sync_api")
-    with api.sync_playwright() as player:
-        running = player.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield running
-        running.close()
 
 
 @pytest.fixture

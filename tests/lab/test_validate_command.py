@@ -4,14 +4,20 @@ import hashlib
 import json
 import shutil
 
+import numpy as np
+import onnx
+import pytest
 import yaml
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 from kiosk.__main__ import main
+from kiosk.lab.calibrate import write_ranges
 from kiosk.lab.faces import read_folder
+from kiosk.lab.quantise import Recipe, quantised
 from kiosk.lab.runner import inputs_of
 from kiosk.lab.subject import read_subject
 from kiosk.vision.manifest import load_manifest
+from lab.nets import mobile_sketch, subject_of, write_crops
 
 
 def validate(*arguments):
@@ -88,6 +94,61 @@ def test_an_unchecked_overlap_is_said(tiny_embedder, crops, capsys):
     model = tiny_embedder()
     assert validate(model, model, "--images", crops(people=2)) == 0
     assert "overlap with the calibration pictures not checked" in capsys.readouterr().out
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """A function that writes FP32 and an INT8 of it whose `down` layer is far too coarse."""
+
+    def write(*, coarse=True):
+        sketch = mobile_sketch(0)
+        if coarse:
+            for part in ("weight", "bias"):
+                sketch.constants[f"down_{part}"][5] = 0
+            last = sketch.constants["last_weight"]
+            last[:, 5] = 100 * np.abs(last).max()
+        model = sketch.model("embedding", [1, 3, 112, 112], shape=[1, 64])
+        subject = subject_of(model, tmp_path / "fp32.onnx")
+        faces = read_folder(write_crops(tmp_path / "seen", people=2, each=4, seed=7), aligned=True)
+        inputs = inputs_of(faces.faces, subject.input)
+        options = {"method": "MinMax", "percentile": 100.0, "op_types": Recipe().op_types}
+        write_ranges(model, inputs, tmp_path / "ranges.json", **options)
+        recipe = Recipe(calibration="MinMax", per_channel=not coarse)
+        onnx.save(quantised(model, recipe, tmp_path / "ranges.json"), tmp_path / "int8.onnx")
+        return tmp_path / "fp32.onnx", tmp_path / "int8.onnx"
+
+    return write
+
+
+def test_a_gate_that_fails_is_told_with_the_layers_that_hurt(pair, tmp_path, capsys):
+    """The worst line, the layer that costs most, and the way out: on the page and in JSON."""
+    fp32, int8 = pair()
+    arguments = (fp32, int8, "--images", write_crops(tmp_path / "held", people=2, each=5))
+    arguments += ("--calibration", tmp_path / "seen", "--arithmetic", "reference")
+    assert validate(*arguments) == 1
+    said = capsys.readouterr().out
+    assert "The gate fails." in said
+    assert "Local error against a median of" in said
+    assert validate(*arguments, "--json") == 1
+    told = {e["key"]: e for e in json.loads(capsys.readouterr().out)["advice"]}
+    assert told["layers-that-hurt"]["seen"].split(": ")[1].startswith("Conv_last (")
+    assert "asked for" in told["gate-failed"]["seen"]
+    assert "--exclude NODE" in told["gate-failed"]["do"]
+    assert told["few-faces"]["seen"] == "8 calibration faces."
+    assert told["few-held-out"]["seen"] == "10 held-out faces."
+    assert "the smallest channel of " in told["per-tensor"]["seen"]
+    assert "overlap-unchecked" not in told
+
+
+def test_a_gate_that_is_passed_costs_no_look_at_the_layers(pair, tmp_path, capsys, monkeypatch):
+    """Nothing hurts, nothing is measured layer by layer; what else is seen is still said."""
+    monkeypatch.setattr("kiosk.lab.grounds.layer_errors", lambda *_: pytest.fail("was asked"))
+    fp32, int8 = pair(coarse=False)
+    images = write_crops(tmp_path / "held", people=2, each=5)
+    assert validate(fp32, int8, "--images", images, "--arithmetic", "reference", "--json") == 0
+    told = {e["key"]: e for e in json.loads(capsys.readouterr().out)["advice"]}
+    assert not {"gate-failed", "layers-that-hurt", "few-faces", "per-tensor"} & set(told)
+    assert {"overlap-unchecked", "few-held-out", "prelu-nodes"} <= set(told)
 
 
 def test_left_out_pictures_are_named(tiny_embedder, crops, capsys):

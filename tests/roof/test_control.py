@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import pwd
 import socket
 import stat
 import struct
@@ -318,6 +319,39 @@ def test_connections_have_a_bound(serve, folder, connect, monkeypatch):
     held = [connect(), connect()]
     wait_until(lambda: len(server._served) == len(held))
     assert connect().recv(1) == b""
+
+
+@pytest.mark.parametrize("look", [daemon_listens, lambda folder: ask(folder, "status")])
+def test_a_socket_that_is_not_for_this_user_is_told(folder, monkeypatch, look):
+    """Nobody is sent to start a daemon that runs: whose it is and what to type is said instead."""
+
+    def refused(*_):
+        raise PermissionError(13, "Permission denied")
+
+    folder.mkdir()
+    monkeypatch.setattr(control.socket.socket, "connect", refused)
+    me = pwd.getpwuid(os.geteuid()).pw_name
+    with pytest.raises(ControlError, match=f"open to {me}, .*; .*sudo -u {me} kiosk") as caught:
+        look(str(folder))
+    assert "start it" not in str(caught.value)
+    with pytest.raises(ControlError, match=r"root and its own user only; .*sudo -u kiosk kiosk"):
+        look("/nowhere/at/all")
+
+
+def test_a_peer_that_is_hung_up_on_is_told_whose_the_daemon_is(serve, folder, monkeypatch):
+    """The group may connect, and only the daemon's own user is answered."""
+
+    def refuse(_):
+        raise ControlError("expected another user")
+
+    serve()
+    monkeypatch.setattr(control, "check_peer", refuse)
+    owner = pwd.getpwuid(os.geteuid()).pw_name
+    with pytest.raises(ControlError, match=r"no daemon answers .* start it"):
+        ask(str(folder), "status")
+    monkeypatch.setattr(control.os, "geteuid", lambda: 54_321)
+    with pytest.raises(ControlError, match=f"open to #54321, .*sudo -u {owner} kiosk"):
+        ask(str(folder), "status")
 
 
 @pytest.mark.parametrize(("said", "refusals"), [(b"", 0), (b"\0", 1), (b"\0\0\0\x05", 1)])

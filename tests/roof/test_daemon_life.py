@@ -1,13 +1,18 @@
 """The daemon as a user meets it: start, status, enrolment, bad ground, and the end."""
 
 import json
+import logging
 import shutil
 import signal
+import threading
 import urllib.request
 
 import pytest
 
+from kiosk.app import Kiosk
+from kiosk.clock import SystemClock
 from kiosk.config import load
+from kiosk.lookout import Lookout
 from kiosk.state import open_state
 
 
@@ -189,6 +194,42 @@ def test_a_missing_camera_is_told_and_the_daemon_stays(daemon):
     daemon.start(wait_for="camera.failed")
     status = daemon.json("status")
     assert status["camera"].startswith("failed: /nowhere/film.mp4")
+    assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("state", "word", "level"),
+    [
+        ("failed: no cable", "failed", logging.WARNING),
+        ("running", "running", logging.INFO),
+    ],
+)
+def test_ready_says_how_the_camera_is(daemon, monkeypatch, caplog, state, word, level):
+    """After camera.failed the line that says ready is a warning and says so too."""
+
+    class Known(Lookout):
+        def __init__(self, *arguments, **named):
+            super().__init__(*arguments, **named)
+            self.state = state
+
+        def run(self, stop):
+            stop.wait(60)
+
+    monkeypatch.setattr("kiosk.app.Lookout", Known)
+    stop = threading.Event()
+    stop.set()
+    with caplog.at_level(logging.INFO, "kiosk"):
+        assert Kiosk(load(daemon.path), clock=SystemClock()).run(stop) == 0
+    (ready,) = [record for record in caplog.records if record.message == "kiosk.ready"]
+    assert (ready.levelno, ready.fields["camera_state"]) == (level, word)
+
+
+def test_the_end_of_a_replay_is_told(daemon):
+    """`kiosk status` says in words that nobody is seen any more; a program reads one word."""
+    daemon.path.write_text(daemon.path.read_text().replace("replay_loops = 0", "replay_loops = 1"))
+    daemon.start(wait_for="camera.ended")
+    assert daemon.json("status")["camera"] == "ended"
+    assert "camera    ended: the replay is over, nobody is seen" in daemon.cli("status").stdout
     assert daemon.stop() == 0
 
 

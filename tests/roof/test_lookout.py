@@ -67,10 +67,10 @@ def watch(camera, stop=None):
 
 
 def test_a_camera_that_comes_back_is_welcome():
-    """Gone: the screen says so; back: the screen is idle again; opened once more in between."""
+    """Gone: the screen says so; back: it is idle again; opened once more; over: it says so too."""
     camera = Script(1, CameraError("cable"), 1, EndOfFrames("over"))
     lookout, _, screen, slot = watch(camera)
-    assert screen.kinds == [NoticeKind.CANNOT_RECORD, NoticeKind.IDLE]
+    assert screen.kinds == [NoticeKind.NO_CAMERA, NoticeKind.IDLE, NoticeKind.NO_CAMERA]
     assert (camera.opened, camera.closed) == (2, 2)
     assert lookout.state == "ended"
     assert slot.dropped == 1

@@ -67,15 +67,20 @@ def two_walk_ups(people):
     )
 
 
+# The INT8 file of a test competes with FP32 alone, not with those that are shipped. As text,
+# because the processes of a daemon must do it too.
+WITHOUT_SHIPPED_INT8 = """
+import kiosk.vision.manifest as m
+read = m.read_folder
+m.read_folder = lambda folder: [e for e in read(folder) if not (e.shipped and "int8" in e.id)]
+"""
+
+
 @pytest.fixture(autouse=True)
 def _no_other_int8(monkeypatch):
-    """The INT8 file of a test competes with FP32 alone, not with those that are shipped."""
-    read = manifest_module.read_folder
-
-    def without(folder):
-        return [e for e in read(folder) if not (e.shipped and "int8" in e.id)]
-
-    monkeypatch.setattr(manifest_module, "read_folder", without)
+    """Here, until the test is over."""
+    monkeypatch.setattr(manifest_module, "read_folder", manifest_module.read_folder)
+    exec(WITHOUT_SHIPPED_INT8, {})
 
 
 @pytest.fixture
@@ -199,14 +204,6 @@ def test_rubbish_never_sees_a_face(day, int8_folder, caplog):
     (refused,) = [r.fields for r in caplog.records if r.message == "model.refused"]
     assert refused["model"] == INT8
     assert "to the golden faces expected" in refused["reason"]
-
-
-# What the fixture above does, for the processes of a daemon.
-WITHOUT_SHIPPED_INT8 = """
-import kiosk.vision.manifest as m
-read = m.read_folder
-m.read_folder = lambda folder: [e for e in read(folder) if not (e.shipped and "int8" in e.id)]
-"""
 
 
 def test_the_daemon_goes_on_with_fp32(daemon, server, people, int8_folder, tmp_path, monkeypatch):

@@ -29,12 +29,18 @@ def register(models: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         description="It decides nothing before `kiosk lab roc --set-threshold` has set its"
         " threshold.",
     )
-    parser.add_argument("file", type=Path, metavar="FILE")
-    parser.add_argument("--id", type=_id, required=True, metavar="NAME-fp32|NAME-int8")
+    parser.add_argument("file", type=Path, metavar="FILE", help="the embedder as an ONNX file")
+    parser.add_argument(
+        "--id",
+        type=_id,
+        required=True,
+        metavar="NAME-fp32|NAME-int8",
+        help="what it is to be called; ends with its precision",
+    )
     parser.add_argument(
         "--space", type=_space, metavar="S", help="weights and alignment; default: NAME-DIM-4pt"
     )
-    parser.add_argument("--licence", metavar="L")
+    parser.add_argument("--licence", metavar="L", help="under which it may be used")
     parser.add_argument("--source", metavar="TEXT", help="where the file is from")
     parser.add_argument("--channels", choices=("RGB", "BGR"), help="default: RGB")
     parser.add_argument(
@@ -46,7 +52,12 @@ def register(models: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         metavar="S",
         help="input is (pixel - mean)*scale; default: 1/127.5, 1 where the graph normalises",
     )
-    parser.add_argument("--alignment", choices=_ALIGNMENTS, default=_ALIGNMENTS[0])
+    parser.add_argument(
+        "--alignment",
+        choices=_ALIGNMENTS,
+        default=_ALIGNMENTS[0],
+        help=f"how faces are cut out for it; default: {_ALIGNMENTS[0]}",
+    )
     add_state(parser)
     add_json(parser)
     parser.set_defaults(action=add_model)

@@ -14,6 +14,7 @@ from kiosk.commands.lab.options import (
     feeding_of,
     require_workshop,
 )
+from kiosk.commands.lab.telling import tell_advice, tell_skipped
 from kiosk.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,10 +24,16 @@ if TYPE_CHECKING:
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command of this module."""
     parser = commands.add_parser("build", help="rewrite, search, gate, measure and record")
-    parser.add_argument("model", type=Path, metavar="FP32")
-    parser.add_argument("--calib", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--holdout", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument("model", type=Path, metavar="FP32", help="the ONNX file to start from")
+    parser.add_argument(
+        "--calib", type=Path, required=True, metavar="DIR", help="pictures to calibrate with"
+    )
+    parser.add_argument(
+        "--holdout", type=Path, required=True, metavar="DIR", help="other pictures, to judge on"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="where models, record and report go"
+    )
     parser.add_argument("--name", metavar="NAME", help="begins the files' names; default: FP32's")
     parser.add_argument("--samples", type=int, metavar="N", help="at most so many for calibration")
     parser.add_argument(
@@ -85,6 +92,12 @@ def calibrations_of(percentile: float | None) -> dict[str, Any]:
 
 
 def _say(built: Built) -> None:
+    from kiosk.lab.figures import advice_of
+
+    for faces in (built.request.calibration, built.request.holdout):
+        count = len(faces.faces)
+        say(f"{count} of {count + len(faces.skipped)} pictures in {faces.folder}")
+        tell_skipped(faces.skipped)
     rows = []
     for made in (built.naive, *built.variants):
         judged = made.validation
@@ -103,7 +116,8 @@ def _say(built: Built) -> None:
         )
     say(table(("file", "in INT8", "cosine mean", "min", "ms", "gate", ""), rows))
     ms, form = built.best_ms(built.fp32), built.fp32.form
-    say(f"\n{built.fp32.file}: {ms:.2f} ms, the fastest exact form here: {form}")
+    say(f"\n{built.fp32.file}: {ms:.2f} ms, the fastest exact form here: {form}\n")
+    tell_advice(advice_of(built))
 
 
 def _complain(made: Made) -> None:

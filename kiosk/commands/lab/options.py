@@ -22,7 +22,12 @@ if TYPE_CHECKING:
 def add_feeding(parser: argparse.ArgumentParser) -> None:
     """How a model that no manifest knows is fed; a known one is fed as the manifest says."""
     group = parser.add_argument_group("feeding of a model that no manifest knows")
-    group.add_argument("--channels", choices=("RGB", "BGR"), default="RGB")
+    group.add_argument(
+        "--channels",
+        choices=("RGB", "BGR"),
+        default="RGB",
+        help="order of the colours; default: RGB",
+    )
     group.add_argument(
         "--mean", type=float, metavar="M", help="default: 127.5, 0 where the graph normalises"
     )
@@ -52,7 +57,14 @@ def add_aligned(parser: argparse.ArgumentParser) -> None:
 
 def add_threads(parser: argparse.ArgumentParser) -> None:
     """How many threads onnxruntime may use."""
-    parser.add_argument("--threads", type=int, default=2, choices=range(1, 17), metavar="1..16")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=2,
+        choices=range(1, 17),
+        metavar="1..16",
+        help="of onnxruntime; default: 2",
+    )
 
 
 def add_arithmetic(parser: argparse.ArgumentParser) -> None:

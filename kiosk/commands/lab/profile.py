@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 from kiosk.commands.console import add_json, say, say_json, table
 from kiosk.commands.lab.options import add_aligned, add_feeding, feeding_of, require_workshop
+from kiosk.commands.lab.telling import tell_advice
 from kiosk.errors import UserError
 
 if TYPE_CHECKING:
     from kiosk.lab.faces import FaceSet
-    from kiosk.lab.profile import ModelProfile, Profile, Timing
+    from kiosk.lab.timing import ModelProfile, Profile, Timing
 
 _MOST_THREADS = 16
 _MIB = 1024 * 1024
@@ -45,9 +46,11 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 def run(options: argparse.Namespace) -> int:
     """Measure and tell."""
     require_workshop()
+    from kiosk.lab.grounds import profile_advice
     from kiosk.lab.profile import profile
     from kiosk.lab.runner import inputs_of
     from kiosk.lab.subject import read_subject
+    from kiosk.vision.cpu import read_cpu
 
     threads = threads_of(options.threads)
     if options.rounds < 1 or options.starts < 1:
@@ -68,10 +71,17 @@ def run(options: argparse.Namespace) -> int:
         entries=entries,
         starts=options.starts,
     )
+    advice = profile_advice(
+        found, {name: subject.proto for name, subject in subjects.items()}, read_cpu()
+    )
     if options.json:
-        say_json(found.document())
-    else:
-        _tell(found, len(faces.faces))
+        say_json({**found.document(), "advice": [told.document() for told in advice]})
+        return 0
+    _tell(found, len(faces.faces))
+    for told in advice:
+        at = "" if told.threads is None else f", threads: {told.threads}"
+        say()
+        tell_advice([told.advice], f"{told.model}{at}: ")
     return 0
 
 

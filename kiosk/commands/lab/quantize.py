@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from kiosk.commands.console import add_json, say, say_json
 from kiosk.commands.lab.options import add_aligned, add_feeding, feeding_of, require_workshop
+from kiosk.commands.lab.telling import tell_advice, tell_skipped
 from kiosk.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,22 +21,47 @@ _OP_TYPES = "Conv,Gemm,MatMul,Add"
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command of this module."""
     parser = commands.add_parser("quantize", help="one recipe of onnxruntime's quantiser")
-    parser.add_argument("model", type=Path, metavar="FP32")
-    parser.add_argument("--out", type=Path, required=True, metavar="INT8")
-    parser.add_argument("--method", choices=("static", "dynamic"), default="static")
+    parser.add_argument("model", type=Path, metavar="FP32", help="the ONNX file to start from")
+    parser.add_argument("--out", type=Path, required=True, metavar="INT8", help="the file to write")
+    parser.add_argument(
+        "--method",
+        choices=("static", "dynamic"),
+        default="static",
+        help="static calibrates with --calib; default: static",
+    )
     parser.add_argument("--calib", type=Path, metavar="DIR", help="pictures to calibrate with")
     parser.add_argument("--samples", type=int, metavar="N", help="at most so many of them")
-    parser.add_argument("--format", choices=("QDQ", "QOperator"), default="QDQ")
-    parser.add_argument("--activations", choices=("S8", "U8"), default="S8")
-    parser.add_argument("--weights", choices=("S8", "U8"), default="S8")
+    parser.add_argument(
+        "--format",
+        choices=("QDQ", "QOperator"),
+        default="QDQ",
+        help="how 8-bit operators are written; default: QDQ",
+    )
+    parser.add_argument(
+        "--activations", choices=("S8", "U8"), default="S8", help="signed or unsigned; default: S8"
+    )
+    parser.add_argument(
+        "--weights", choices=("S8", "U8"), default="S8", help="signed or unsigned; default: S8"
+    )
     parser.add_argument("--per-tensor", action="store_true", help="one scale for all channels")
     parser.add_argument("--reduce-range", action="store_true", help="weights of 7 bits")
     parser.add_argument(
-        "--calibration", choices=("MinMax", "Entropy", "Percentile"), default="MinMax"
+        "--calibration",
+        choices=("MinMax", "Entropy", "Percentile"),
+        default="MinMax",
+        help="how ranges are found; default: MinMax",
     )
-    parser.add_argument("--percentile", type=float, default=99.9999, metavar="P")
+    parser.add_argument(
+        "--percentile",
+        type=float,
+        default=99.9999,
+        metavar="P",
+        help="for --calibration Percentile; default: 99.9999",
+    )
     parser.add_argument("--op-types", default=_OP_TYPES, metavar="A,B", help=f"default {_OP_TYPES}")
-    parser.add_argument("--exclude", action="append", default=[], metavar="NODE")
+    parser.add_argument(
+        "--exclude", action="append", default=[], metavar="NODE", help="stays FP32; may be repeated"
+    )
     parser.add_argument(
         "--as-it-is", action="store_true", help="leave out quant_pre_process and exact folding"
     )
@@ -71,8 +97,10 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         say_json(done.document())
         return 0
-    for line in done.advice:
-        say(line)
+    if done.faces:
+        say(f"{done.faces} of {done.faces + len(done.skipped)} pictures in {options.calib}")
+    tell_skipped(done.skipped)
+    tell_advice(done.advice)
     say(
         f"{options.out}: {done.int8} of {done.layers} layers in INT8,"
         f" {done.bytes / _MIB:.2f} MiB, {100 * done.bytes / done.source_bytes:.1f} % of FP32"

@@ -12,7 +12,9 @@ from kiosk.commands.lab.options import require_workshop
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command of this module."""
     parser = commands.add_parser("rebuild", help="remake the files of a build from its record")
-    parser.add_argument("record", type=Path, metavar="quantization_config.yaml")
+    parser.add_argument(
+        "record", type=Path, metavar="quantization_config.yaml", help="what a build recorded"
+    )
     parser.add_argument("--source", type=Path, metavar="FP32", help="default: found by its hash")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write the files there")
     add_json(parser)

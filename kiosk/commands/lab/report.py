@@ -14,7 +14,9 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     """Add the command of this module."""
     parser = commands.add_parser("report", help="one HTML file from measured figures")
     parser.add_argument("data", type=Path, metavar="DATA.json", help="as `lab build` wrote it")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE.html")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FILE.html", help="the page to write"
+    )
     parser.set_defaults(action=run)
 
 

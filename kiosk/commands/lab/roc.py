@@ -40,7 +40,9 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         description="A pair is accepted when its cosine is at or above the threshold.",
     )
     parser.add_argument("fp32", type=Path, metavar="FP32", help="a file, or the id of a model")
-    parser.add_argument("int8", type=Path, nargs="?", metavar="INT8")
+    parser.add_argument(
+        "int8", type=Path, nargs="?", metavar="INT8", help="another one, to compare with it"
+    )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
         "--pairs", type=Path, metavar="CSV", help="two paths and a label (1/0, same/different)"
@@ -62,7 +64,9 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument(
         "--resamples", type=_count, default=1000, metavar="N", help="bootstrap; 0: no intervals"
     )
-    parser.add_argument("--seed", type=_count, default=0, metavar="N")
+    parser.add_argument(
+        "--seed", type=_count, default=0, metavar="N", help="of the bootstrap; default: 0"
+    )
     add_aligned(parser)
     add_threads(parser)
     add_arithmetic(parser)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,16 +17,26 @@ from kiosk.commands.lab.options import (
     feeding_of,
     require_workshop,
 )
-from kiosk.commands.lab.telling import label, listed, origin, tell_models, tell_skipped
+from kiosk.commands.lab.telling import (
+    label,
+    listed,
+    origin,
+    tell_advice,
+    tell_models,
+    tell_skipped,
+)
 from kiosk.errors import UserError
 
 if TYPE_CHECKING:
+    from kiosk.lab.advice import Advice, LayerError
+    from kiosk.lab.agreement import Agreement
     from kiosk.lab.comparison import Embedded
     from kiosk.lab.gate import Line
     from kiosk.lab.study import Study
+    from kiosk.lab.subject import Subject
 
-_FEW_FACES = 50
-_UNCHECKED = "overlap with the calibration pictures not checked: --calibration or --record does"
+# Enough to tell which layers hurt; each costs a run of the whole graph for every layer.
+_LAYER_FACES = 4
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -33,8 +44,8 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser = commands.add_parser(
         "validate", help="an INT8 model against its FP32 original: agreement, curves, the gate"
     )
-    parser.add_argument("fp32", type=Path, metavar="FP32")
-    parser.add_argument("int8", type=Path, metavar="INT8")
+    parser.add_argument("fp32", type=Path, metavar="FP32", help="the original")
+    parser.add_argument("int8", type=Path, metavar="INT8", help="what was made of it")
     parser.add_argument(
         "--images",
         type=Path,
@@ -63,11 +74,11 @@ def validate(options: argparse.Namespace) -> int:
     from kiosk.lab.agreement import agreement
     from kiosk.lab.comparison import embed, read_models
     from kiosk.lab.faces import pictures_of
-    from kiosk.lab.gate import failing, judge
+    from kiosk.lab.gate import judge
 
     subjects = read_models(options.fp32, options.int8, feeding_of(options))
     pictures = pictures_of(options.images)
-    checked = _check_overlap(options, pictures)
+    calibrated = _calibrated(options, pictures)
     embedded = embed(
         pictures,
         subjects,
@@ -79,44 +90,107 @@ def validate(options: argparse.Namespace) -> int:
     curves, why_not = _curves(options.images, embedded)
     rocs = (None, None) if curves is None else curves.rocs[:2]
     lines = judge(found, *rocs, why_no_roc=why_not)
+    advice = _advice(options, subjects, embedded, lines, calibrated)
+    judged = _Judged(options, subjects, embedded, found, curves, lines, advice, len(pictures))
     if options.json:
-        document: dict[str, object] = {"auc": None, "tar@1e-3": None, "tar@1e-4": None}
-        document |= {} if curves is None else curves.document()
-        document |= found.document()
-        document |= {
-            "passed": not failing(lines),
-            "gate": [line.document() for line in lines],
-            "overlap_checked": checked,
-            "skipped_in_curves": [] if curves is None else listed(curves.pairs.skipped),
-            **origin(subjects, options.arithmetic, embedded.skipped),
-        }
-        say_json(document)
+        say_json(judged.document() | {"overlap_checked": calibrated is not None})
     else:
-        tell_models(subjects, options.arithmetic)
-        say(f"faces    {len(embedded.paths)} of {len(pictures)} pictures in {options.images}")
-        tell_skipped(embedded.skipped)
-        if len(embedded.paths) < _FEW_FACES:
-            say(f"note     {_FEW_FACES} faces or more make a sound judgement")
-        say("\n" + _agreement_table(found.document()))
-        if curves is not None:
-            tell_skipped(curves.pairs.skipped, "not in the curves:")
-            say("\n" + _curves_table(curves))
-        say("\n" + _gate_table(lines) + "\n")
-        _tell_verdict(lines, checked=checked)
+        judged.tell()
     return _end(lines)
 
 
-def _check_overlap(options: argparse.Namespace, pictures: Sequence[Path]) -> bool:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Judged:
+    options: argparse.Namespace
+    subjects: Sequence[Subject]
+    embedded: Embedded
+    found: Agreement
+    curves: Study | None
+    lines: Sequence[Line]
+    advice: Sequence[Advice]
+    pictures: int
+
+    def document(self) -> dict[str, object]:
+        from kiosk.lab.gate import failing
+
+        document: dict[str, object] = {"auc": None, "tar@1e-3": None, "tar@1e-4": None}
+        document |= {} if self.curves is None else self.curves.document()
+        skipped = [] if self.curves is None else listed(self.curves.pairs.skipped)
+        return {
+            **document,
+            **self.found.document(),
+            "passed": not failing(self.lines),
+            "gate": [line.document() for line in self.lines],
+            "skipped_in_curves": skipped,
+            "advice": [asdict(each) for each in self.advice],
+            **origin(self.subjects, self.options.arithmetic, self.embedded.skipped),
+        }
+
+    def tell(self) -> None:
+        tell_models(self.subjects, self.options.arithmetic)
+        faces = len(self.embedded.paths)
+        say(f"faces    {faces} of {self.pictures} pictures in {self.options.images}")
+        tell_skipped(self.embedded.skipped)
+        say("\n" + _agreement_table(self.found.document()))
+        if self.curves is not None:
+            tell_skipped(self.curves.pairs.skipped, "not in the curves:")
+            say("\n" + _curves_table(self.curves))
+        say("\n" + _gate_table(self.lines) + "\n")
+        _tell_verdict(self.lines)
+        tell_advice(self.advice)
+
+
+def _calibrated(options: argparse.Namespace, pictures: Sequence[Path]) -> frozenset[str] | None:
+    """The hashes of what calibration has seen, None when they were not given.
+
+    UserError when one of the pictures is among them.
+    """
     from kiosk.lab.calibrated import hashes_of_folder, hashes_of_record, refuse_overlap
 
     if options.calibration is not None:
-        hashes = hashes_of_folder(options.calibration)
-        refuse_overlap(pictures, hashes, options.calibration)
+        source, hashes = options.calibration, hashes_of_folder(options.calibration)
     elif options.record is not None:
-        refuse_overlap(pictures, hashes_of_record(options.record), options.record)
+        source, hashes = options.record, hashes_of_record(options.record)
     else:
-        return False
-    return True
+        return None
+    refuse_overlap(pictures, hashes, source)
+    return hashes
+
+
+def _advice(
+    options: argparse.Namespace,
+    subjects: Sequence[Subject],
+    embedded: Embedded,
+    lines: Sequence[Line],
+    calibrated: frozenset[str] | None,
+) -> Sequence[Advice]:
+    from kiosk.lab.advice import advise
+    from kiosk.lab.faces import read_files
+    from kiosk.lab.gate import failing
+    from kiosk.lab.grounds import graph_facts, layers_of
+    from kiosk.lab.margin import gate_lines
+    from kiosk.lab.runner import inputs_of
+
+    fp32, int8 = subjects
+    layers: Sequence[LayerError] = ()
+    if failing(lines) and int8.is_quantised:
+        some = embedded.paths[:: max(1, len(embedded.paths) // _LAYER_FACES)][:_LAYER_FACES]
+        faces = read_files(options.images, some, aligned=options.aligned).faces
+        layers = layers_of(fp32, int8.proto, inputs_of(faces, fp32.input))
+    return advise(
+        replace(
+            # What the CPU does to the figures is told with the machine.
+            graph_facts(int8.proto),
+            calibration_faces=None if calibrated is None else len(calibrated),
+            holdout_faces=len(embedded.paths),
+            overlap_checked=calibrated is not None,
+            gate=gate_lines(lines),
+            cosine_mean=next(line.got for line in lines if line.name == "mean cosine"),
+            layers=tuple(layers),
+            bytes_fp32=fp32.path.stat().st_size if int8.is_quantised else None,
+            bytes_int8=int8.path.stat().st_size,
+        )
+    )
 
 
 def _curves(images: Path, embedded: Embedded) -> tuple[Study | None, str]:
@@ -168,7 +242,7 @@ def _gate_table(lines: Sequence[Line]) -> str:
     return table(("gate", "limit", "got", "verdict", ""), rows)
 
 
-def _tell_verdict(lines: Sequence[Line], *, checked: bool) -> None:
+def _tell_verdict(lines: Sequence[Line]) -> None:
     from kiosk.lab.gate import passes, unjudged
 
     left = [line.name for line in unjudged(lines)]
@@ -176,8 +250,6 @@ def _tell_verdict(lines: Sequence[Line], *, checked: bool) -> None:
     if left:
         verdict += f" as far as it was judged; not judged: {', '.join(left)}"
     say(verdict)
-    if not checked:
-        say(f"note: {_UNCHECKED}")
 
 
 def _end(lines: Sequence[Line]) -> int:
