@@ -14,7 +14,7 @@ import msgspec
 import onnx
 from onnx.checker import ValidationError
 
-from kiosk.errors import EmbeddingError, ModelError, UserError
+from kiosk.errors import EmbeddingError, GivenModelError, ModelError, UserError
 from kiosk.lab.subject import Subject, read_subject
 from kiosk.vault import write_atomic
 from kiosk.vision.canary import Agreement, GoldenFace, agreement, golden_for
@@ -101,12 +101,12 @@ def _read(path: Path, manifest: Manifest) -> Subject:
         onnx.checker.check_model(subject.proto)
     except ValidationError as error:
         reason = (str(error).strip().splitlines() or ["no reason given"])[0]
-        raise ModelError(
+        raise GivenModelError(
             f"{path}: an ONNX file that onnx {onnx.__version__} accepts expected, got: {reason}",
             hint="export it again",
         ) from error
     if not MIN_DIM <= subject.dim <= MAX_DIM:
-        raise ModelError(
+        raise GivenModelError(
             f"{path}: an embedding of {MIN_DIM} to {MAX_DIM} values expected, which is what a"
             f" message carries, got {subject.dim}"
         )
@@ -211,8 +211,11 @@ def _check_alike(entry: ModelEntry, others: Sequence[ModelEntry]) -> None:
 
 def _loaded(entry: ModelEntry) -> Embedder:
     """The file as the daemon would load it, once run."""
-    embedder = Embedder(entry, Session(entry, _THREADS))
-    _golden_by(embedder)
+    try:
+        embedder = Embedder(entry, Session(entry, _THREADS))
+        _golden_by(embedder)
+    except ModelError as error:
+        raise GivenModelError(error.message, hint=error.hint) from error
     return embedder
 
 
@@ -225,7 +228,7 @@ def _golden_by(embedder: Embedder) -> tuple[GoldenFace, ...]:
         try:
             faces.append(GoldenFace(path.name, crop, embedder.embed(crop)))
         except EmbeddingError as error:
-            raise ModelError(
+            raise GivenModelError(
                 f"model {embedder.id}: one embedding of each golden face expected,"
                 f" {path.name} gave: {error}",
                 hint="is it fed rightly? --channels, --mean and --scale say how",

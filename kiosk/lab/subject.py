@@ -10,7 +10,7 @@ from typing import Literal
 import onnx
 from google.protobuf.message import DecodeError
 
-from kiosk.errors import ModelError
+from kiosk.errors import GivenModelError
 from kiosk.lab.inside import inside
 from kiosk.lab.progress import say
 from kiosk.vision.manifest import InputSpec, Manifest, load_manifest
@@ -73,18 +73,18 @@ def read_subject(
     """Read a file and find out how it is fed; a file of the manifest is fed as that says.
 
     With `tell` what the graph shows of it is told on standard error. The manifest is the shipped
-    one unless another is given. Raises ModelError, naming the file, for what is no ONNX file,
+    one unless another is given. Raises GivenModelError, naming the file, for what is no ONNX file,
     keeps its weights elsewhere, or has not one picture as input and one embedding as output.
     """
     try:
         data = path.read_bytes()
         proto = onnx.load_model_from_string(data)
         if not proto.graph.node:
-            raise ModelError(f"{path}: an ONNX graph expected, it has no node")
+            raise GivenModelError(f"{path}: an ONNX graph expected, it has no node")
     except OSError as error:
-        raise ModelError(f"{path}: an ONNX file expected, {error.strerror}") from error
+        raise GivenModelError(f"{path}: an ONNX file expected, {error.strerror}") from error
     except DecodeError as error:
-        raise ModelError(f"{path}: an ONNX file expected, got something else") from error
+        raise GivenModelError(f"{path}: an ONNX file expected, got something else") from error
     _refuse_external_data(path, proto)
     digest = hashlib.sha256(data).hexdigest()
     entries = (load_manifest() if manifest is None else manifest).entries
@@ -139,7 +139,7 @@ def _refuse_external_data(path: Path, proto: onnx.ModelProto) -> None:
     tensors = [*proto.graph.initializer, *constants]
     outside = [t.name for t in tensors if t.data_location == t.EXTERNAL]
     if outside:
-        raise ModelError(
+        raise GivenModelError(
             f"{path}: one self-contained file expected, {len(outside)} weights lie in another"
             f" ({outside[0]} first)",
             hint="onnx.save(onnx.load(FILE), OUT) writes them into one file",
@@ -151,6 +151,12 @@ def _shape(value: onnx.ValueInfoProto) -> list[int | None]:
     return [d.dim_value if d.dim_value > 0 else None for d in value.type.tensor_type.shape.dim]
 
 
+def _type_name(kind: int) -> str:
+    """float16 and the like, as numpy and most tools write it."""
+    name = str(onnx.TensorProto.DataType.Name(kind)).lower()
+    return {"float": "float32", "double": "float64"}.get(name, name)
+
+
 def _input(
     path: Path, proto: onnx.ModelProto
 ) -> tuple[Literal["NCHW", "NHWC"], int, int, int, str]:
@@ -158,19 +164,27 @@ def _input(
     inputs = [value for value in proto.graph.input if value.name not in weights]
     if len(inputs) != 1:
         names = ", ".join(value.name for value in inputs)
-        raise ModelError(f"{path}: one input expected, got {len(inputs)} ({names})")
+        raise GivenModelError(f"{path}: one input expected, got {len(inputs)} ({names})")
     shape = _shape(inputs[0])
-    if inputs[0].type.tensor_type.elem_type != onnx.TensorProto.FLOAT or len(shape) != 4:
-        raise ModelError(f"{path}: a float picture of four dimensions expected, got {shape}")
+    kind = inputs[0].type.tensor_type.elem_type
+    if kind != onnx.TensorProto.FLOAT:
+        raise GivenModelError(
+            f"{path}: a picture in float32 expected, {inputs[0].name} is {_type_name(kind)}",
+            hint="export it in float32",
+        )
+    if len(shape) != 4:
+        raise GivenModelError(f"{path}: a picture of four dimensions expected, got {shape}")
     layout: Literal["NCHW", "NHWC"]
     if shape[1] == 3:
         layout, (height, width) = "NCHW", shape[2:]
     elif shape[3] == 3:
         layout, (height, width) = "NHWC", shape[1:3]
     else:
-        raise ModelError(f"{path}: three colours in dimension 1 or 3 expected, got {shape}")
+        raise GivenModelError(f"{path}: three colours in dimension 1 or 3 expected, got {shape}")
     if (height or 112, width or 112) != (112, 112):
-        raise ModelError(f"{path}: a picture of 112x112 expected, the file takes {width}x{height}")
+        raise GivenModelError(
+            f"{path}: a picture of 112x112 expected, the file takes {width}x{height}"
+        )
     return layout, 112, 112, shape[0] or 0, inputs[0].name
 
 
@@ -178,16 +192,22 @@ def _output(path: Path, proto: onnx.ModelProto, batch: int) -> tuple[str, int]:
     outputs = list(proto.graph.output)
     if len(outputs) != 1:
         names = ", ".join(value.name for value in outputs)
-        raise ModelError(f"{path}: one embedding as output expected, got {len(outputs)} ({names})")
+        raise GivenModelError(
+            f"{path}: one embedding as output expected, got {len(outputs)} ({names})"
+        )
     shape = _shape(outputs[0])
     dim = shape[-1] if len(shape) > 1 else None
     rest = [size for size in shape[1:-1] if size not in {1, None}]
     rest += [size for size in shape[:1] if batch and size not in {batch, None}]
-    if outputs[0].type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
-        dim = None
+    kind = outputs[0].type.tensor_type.elem_type
+    if kind != onnx.TensorProto.FLOAT:
+        raise GivenModelError(
+            f"{path}: one embedding in float32 expected, {outputs[0].name} is {_type_name(kind)}",
+            hint="export it in float32",
+        )
     if dim is None or rest or not _LEAST_DIM <= dim <= _MOST_DIM:
-        raise ModelError(
+        raise GivenModelError(
             f"{path}: one embedding of {_LEAST_DIM} to {_MOST_DIM} values expected for each face,"
-            f" in floats, the output {outputs[0].name} has the shape {shape}"
+            f" the output {outputs[0].name} has the shape {shape}"
         )
     return outputs[0].name, dim

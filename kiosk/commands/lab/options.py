@@ -110,6 +110,22 @@ def known_models(options: argparse.Namespace) -> Manifest:
     return load_manifest(state_dir=options.state_dir)
 
 
+def model_file(name: Path, manifest: Manifest) -> Path:
+    """A file as it is named, or the file of a model's id; UserError for an id that is none.
+
+    What is neither and looks like a file is left to whoever reads it.
+    """
+    known = {e.id: e.path for e in manifest.entries if e.kind == "embedder"}
+    if name.exists() or name.suffix == ".onnx" or len(name.parts) > 1:
+        return name
+    if str(name) not in known:
+        raise UserError(
+            f"a file or the id of a model expected, got {name}; known are {', '.join(known)}",
+            hint="--config or --state-dir names the kiosk that it was added to",
+        )
+    return known[str(name)]
+
+
 def own_models(options: argparse.Namespace) -> OwnModels:
     """The models of one's own of the named configuration or state folder, to be written to."""
     from kiosk.vision.own_models import OwnModels

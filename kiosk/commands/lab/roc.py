@@ -16,6 +16,7 @@ from kiosk.commands.lab.options import (
     add_threads,
     feeding_of,
     known_models,
+    model_file,
     require_workshop,
 )
 from kiosk.commands.lab.telling import label, origin, tell_models, tell_skipped
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from kiosk.lab.bootstrap import Interval
     from kiosk.lab.pairs import Pairs
     from kiosk.lab.study import Study
-    from kiosk.vision.manifest import Manifest
 
 _FEW_PEOPLE = 20
 _MOST_RESAMPLES = 100_000
@@ -101,8 +101,8 @@ def roc(options: argparse.Namespace) -> int:
     if options.set_threshold and options.config is None and options.state_dir is None:
         options.config = DEFAULT_CONFIG
     manifest = known_models(options)
-    int8 = None if options.int8 is None else _file(options.int8, manifest)
-    fp32 = _file(options.fp32, manifest)
+    int8 = None if options.int8 is None else model_file(options.int8, manifest)
+    fp32 = model_file(options.fp32, manifest)
     subjects = read_models(fp32, int8, feeding_of(options), manifest)
     if options.set_threshold:
         check_wish(options, subjects, pairs)
@@ -145,14 +145,6 @@ def roc(options: argparse.Namespace) -> int:
     if new is not None:
         tell_set(new)
     return 0
-
-
-def _file(name: Path, manifest: Manifest) -> Path:
-    """A file as it is named, or the file of a model's id."""
-    if name.exists():
-        return name
-    known = {e.id: e.path for e in manifest.entries if e.kind == "embedder"}
-    return known.get(str(name), name)
 
 
 def _pairs(options: argparse.Namespace) -> Pairs:
