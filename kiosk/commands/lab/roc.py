@@ -45,7 +45,11 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
-        "--pairs", type=Path, metavar="CSV", help="two paths and a label (1/0, same/different)"
+        "--pairs",
+        type=Path,
+        metavar="CSV",
+        help="rows of two paths, from the CSV's own folder, and a label (1/0, same/different);"
+        " a header may stand above",
     )
     source.add_argument("--lfw", type=Path, metavar="TXT", help="LFW's pairs.txt, with --images")
     source.add_argument(
@@ -127,6 +131,7 @@ def roc(options: argparse.Namespace) -> int:
     if options.json:
         document = found.document()
         document["pairs_left_out"] = len(pairs) - len(found.pairs)
+        document["pairs_repeated"] = pairs.repeated
         if options.far is not None:
             document["wanted"] = _wanted_document(found, options.far)
         if new is not None:
@@ -134,7 +139,7 @@ def roc(options: argparse.Namespace) -> int:
         say_json(document | origin(subjects, options.arithmetic, skipped))
         return 0
     tell_models(subjects, options.arithmetic)
-    _tell_pairs(found, len(pairs))
+    _tell_pairs(found, pairs)
     tell_skipped(skipped)
     say("\n" + _figures_table(found))
     _tell_notes(found)
@@ -150,8 +155,13 @@ def roc(options: argparse.Namespace) -> int:
 def _pairs(options: argparse.Namespace) -> Pairs:
     from kiosk.lab.pairs import from_csv, from_folders, from_lfw
 
-    if (options.lfw is None) != (options.images is None):
-        raise UserError("--lfw TXT and --images DIR expected together, got one of them")
+    if options.images is not None and options.lfw is None:
+        raise UserError(
+            "--images: --lfw TXT expected with it, got another source of pairs",
+            hint="leave it out: paths in a CSV are absolute, or from the CSV's own folder",
+        )
+    if options.lfw is not None and options.images is None:
+        raise UserError("--lfw: --images DIR expected with it, the folder of LFW's pictures")
     if options.lfw is not None:
         return from_lfw(options.lfw, options.images)
     return from_csv(options.pairs) if options.pairs is not None else from_folders(options.folders)
@@ -163,12 +173,14 @@ def _wanted_document(found: Study, far: float) -> list[dict[str, object]]:
     return [asdict(found.wanted(far, model)) for model in range(len(found.rocs))]
 
 
-def _tell_pairs(found: Study, asked: int) -> None:
+def _tell_pairs(found: Study, asked: Pairs) -> None:
     first = found.rocs[0]
+    out = len(asked) - len(found.pairs)
     say(
         f"pairs    {first.genuine} genuine, {first.impostors} impostor,"
         f" of {len(found.pictures)} pictures"
-        + (f"; {asked - len(found.pairs)} pairs left out" if asked > len(found.pairs) else "")
+        + (f"; {out} pairs left out" if out else "")
+        + (f"; {asked.repeated} repeated pairs counted once" if asked.repeated else "")
     )
 
 
