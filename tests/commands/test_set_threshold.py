@@ -180,9 +180,14 @@ def test_a_model_that_tells_nobody_apart_is_not_set(kiosk, config, roc, foreign)
 
 
 def test_int8_of_the_space_waits_for_its_own(
-    added, roc, quantised, kiosk, config, tmp_path, caplog
+    added, roc, quantised, foreign, kiosk, config, tmp_path, caplog
 ):
-    """INT8 is no candidate while it has no threshold, and the journal says so; then it is."""
+    """INT8 is no candidate while it has no threshold, and the journal says so; then it is.
+
+    Of a model of another space, which nobody configured, the journal is silent.
+    """
+    other = ("--id", "other-fp32", "--space", "elsewhere", "--config", config())
+    assert kiosk("models", "add", foreign("other.onnx", seed=1), *other)[0] == 0
     path = quantised(added)
     assert kiosk("models", "add", path, "--id", "own-int8", "--config", config())[0] == 0
     assert roc("own-fp32", "--far", 1e-3, "--set-threshold", "own-fp32")[0] == 0
