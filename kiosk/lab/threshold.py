@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from kiosk.errors import UserError
 from kiosk.lab.faces import digest_of, digest_of_all
 from kiosk.lab.roc import far_name, impostors_needed
 from kiosk.lab.study import Study
-
-_PLACES = 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +41,7 @@ def setting(found: Study, far: float, model: int, *, aligned: bool) -> Setting:
             " none",
             hint="bring more people, and leave --resamples at 200 or more",
         )
-    # Rounded down, it would accept what it was set to refuse.
-    threshold = math.ceil(wanted.upper * _PLACES) / _PLACES
-    tar = roc.sweep.tar_at(threshold)
+    threshold, tar = wanted.upper, roc.sweep.tar_at(wanted.upper)
     if threshold > 1.0 or tar == 0.0:
         raise UserError(
             f"genuine pairs above the threshold for FAR {far_name(far)} expected, none reaches"

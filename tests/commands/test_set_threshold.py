@@ -112,8 +112,9 @@ def test_the_curve_sets_it(added, roc, config, kiosk, made_up):
     upper = said["wanted"][0]["upper"]
     found = own(config)
     assert found.usable
-    assert upper <= found.threshold < upper + 2e-6
+    assert upper == found.threshold == float(f"{upper:.6f}")
     assert said["set"]["threshold"] == found.threshold
+    assert said["set"]["tar"] == said["wanted"][0]["tar_at_upper"]
     assert said["set"]["note"] == found.threshold_note
     for words in ("FAR 1e-3", "1650 impostor", "120 genuine", "60 aligned crops", "people"):
         assert words in found.threshold_note

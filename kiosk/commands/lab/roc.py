@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -204,10 +203,11 @@ def _figures_table(found: Study) -> str:
 
 
 def _cell(name: str, value: float | None) -> str:
+    from kiosk.lab.roc import rounded_up
+
     if value is None:
         return "-"
-    # Rounded down, a threshold would accept what it was set to refuse.
-    return f"{math.ceil(value * 1e6) / 1e6 if name.startswith('threshold') else value:.6f}"
+    return f"{rounded_up(value) if name.startswith('threshold') else value:.6f}"
 
 
 def _points(loss: float | None) -> str:
