@@ -50,7 +50,8 @@ def ready(subject: Subject) -> onnx.ModelProto:
         newer = version_converter.convert_version(model, LEAST_OPSET)
     # The converter raises whatever its C++ side raises.
     except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        # Before it stands the place in the converter's own source, which helps nobody.
+        reason = (str(error).splitlines() or [type(error).__name__])[0].split("failed: ")[-1]
         raise GivenModelError(
             f"{subject.path}: opset {subject.opset} cannot be converted to {LEAST_OPSET}: {reason}",
             hint=f"export it with opset {LEAST_OPSET} or newer",
