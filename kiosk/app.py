@@ -66,6 +66,10 @@ class Kiosk:
             self._begin()
             while not self._clock.wait(stop, _SUPERVISE_S):
                 self._supervise()
+        except Exception as error:
+            # Whoever started it tells the error; the line of the end must not deny it.
+            self._failed = self._failed or str(error) or type(error).__name__
+            raise
         finally:
             self._end()
         return 0 if self._failed is None else 1

@@ -6,7 +6,8 @@ KioskError
 │   ├── PictureError          a file is no picture, or no usable one
 │   └── GalleryError          unknown person, another model's gallery, too like somebody else
 ├── ModelError                a model file is missing, damaged or not what the manifest says
-│   └── UnknownModelError     no manifest has a model of that id
+│   ├── UnknownModelError     no manifest has a model of that id
+│   └── GivenModelError       the caller named a file that is not there, or is not fit (status 2)
 ├── EmbeddingError            a vector that is no embedding (constant, not finite, empty)
 │   └── SpaceMismatchError    two embeddings of different spaces were to be compared
 ├── WireError                 bytes that are not what the protocol says
@@ -89,6 +90,13 @@ class ModelError(KioskError):
 
 class UnknownModelError(ModelError):
     """No manifest has a model of that id."""
+
+
+class GivenModelError(ModelError):
+    """A model file that the caller named is not there, or not what the command takes."""
+
+    fate = Fate.REFUSE
+    exit_status = UserError.exit_status
 
 
 class EmbeddingError(KioskError):

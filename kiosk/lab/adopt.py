@@ -15,8 +15,8 @@ import msgspec
 import onnx
 from onnx.checker import ValidationError
 
-from kiosk.errors import EmbeddingError, ModelError, UserError
-from kiosk.lab.subject import Feeding, Subject, read_subject
+from kiosk.errors import EmbeddingError, GivenModelError, ModelError, UserError
+from kiosk.lab.subject import Subject, read_subject
 from kiosk.lab.trial import try_out
 from kiosk.vault import write_atomic
 from kiosk.vision.canary import Agreement, GoldenFace, agreement, found_golden
@@ -61,6 +61,8 @@ class Adopted:
     opset: int
     is_new: bool
     agreement: Agreement | None
+    remark: str = ""
+    """What the graph shows of its feeding, where nobody told it."""
 
 
 def adopt(path: Path, wish: Wish, own: OwnModels, manifest: Manifest) -> Adopted:
@@ -96,7 +98,9 @@ def adopt(path: Path, wish: Wish, own: OwnModels, manifest: Manifest) -> Adopted
             own.put(listing)
         if pin:
             own.pin_golden(entry.space, pin)
-    return Adopted(entry, subject.opset, old is None, held.agreement)
+    alone = old is None and not kin and wish.mean is None and wish.scale is None
+    remark = subject.remark if alone else ""
+    return Adopted(entry, subject.opset, old is None, held.agreement, remark)
 
 
 @contextlib.contextmanager
@@ -126,12 +130,12 @@ def _check_texts(path: Path, wish: Wish) -> None:
 
 
 def _read(path: Path, manifest: Manifest) -> Subject:
-    subject = read_subject(path, manifest=manifest)
+    subject = read_subject(path, manifest=manifest, tell=False)
     try:
         onnx.checker.check_model(subject.proto)
     except ValidationError as error:
         reason = (str(error).strip().splitlines() or ["no reason given"])[0]
-        raise ModelError(
+        raise GivenModelError(
             f"{path}: an ONNX file that onnx {onnx.__version__} accepts expected, got: {reason}",
             hint="export it again",
         ) from error
@@ -147,7 +151,7 @@ def _read(path: Path, manifest: Manifest) -> Subject:
             hint="export the plain embedder: each face takes the same steps",
         )
     if not MIN_DIM <= subject.dim <= MAX_DIM:
-        raise ModelError(
+        raise GivenModelError(
             f"{path}: an embedding of {MIN_DIM} to {MAX_DIM} values expected, which is what a"
             f" message carries, got {subject.dim}"
         )
@@ -241,7 +245,7 @@ def _fed(wish: Wish, subject: Subject, kin: Sequence[ModelEntry]) -> InputSpec:
     numbers = [float(v) for v in (wish.mean, wish.scale) if v is not None]
     if wish.scale == 0 or not all(map(math.isfinite, numbers)):
         raise UserError("--mean, --scale: finite numbers and a scale other than 0 expected")
-    base = kin[0].input if kin else Feeding()
+    base = kin[0].input if kin else subject.input
     fed = {"channels": base.channels, "mean": base.mean, "scale": base.scale}
     return msgspec.structs.replace(subject.input, **{**fed, **given})
 
@@ -258,8 +262,11 @@ def _check_alike(entry: ModelEntry, others: Sequence[ModelEntry]) -> None:
 
 def _loaded(entry: ModelEntry) -> Embedder:
     """The file as the daemon would load it, once run."""
-    embedder = Embedder(entry, Session(entry, _THREADS))
-    _golden_by(embedder)
+    try:
+        embedder = Embedder(entry, Session(entry, _THREADS))
+        _golden_by(embedder)
+    except ModelError as error:
+        raise GivenModelError(error.message, hint=error.hint) from error
     return embedder
 
 
@@ -272,7 +279,7 @@ def _golden_by(embedder: Embedder) -> tuple[GoldenFace, ...]:
         try:
             faces.append(GoldenFace(path.name, crop, embedder.embed(crop)))
         except EmbeddingError as error:
-            raise ModelError(
+            raise GivenModelError(
                 f"model {embedder.id}: one embedding of each golden face expected,"
                 f" {path.name} gave: {error}",
                 hint="is it fed rightly? --channels, --mean and --scale say how",

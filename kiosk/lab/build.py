@@ -194,7 +194,7 @@ class _Build:
         )
 
     def _naive(self, folder: Path) -> Made:
-        say(f"{NAIVE}, to compare with")
+        say(f"step 1 of 5: {NAIVE}, to compare with")
         ranges = folder / "naive.json"
         write_ranges(
             self._source,
@@ -218,7 +218,7 @@ class _Build:
         )
 
     def _variant(self, base: onnx.ModelProto, found: Found, plan: Plan, search: Search) -> Made:
-        say(f"judging {plan.variant} on held-out faces")
+        say(f"step 4 of 5: judging {plan.variant} on held-out faces")
         both = assemble(base, found.factors, plan, search.range_file(plan))
         eight, layers = in_int8(both.shipped)
         return Made(
@@ -234,7 +234,7 @@ class _Build:
 
     def _measure(self, quantised_files: Sequence[Made]) -> tuple[Made, Profile]:
         """Time everything in one run, and take the fastest form of FP32."""
-        say("measuring on this machine")
+        say("step 5 of 5: measuring on this machine, a few minutes")
         forms = {name: to_bytes(model) for name, model in float_forms(self._subject).items()}
         models = {**forms, **{made.file: made.data for made in quantised_files}}
         measured = profile(

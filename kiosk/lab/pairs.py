@@ -25,7 +25,8 @@ class Pairs:
     """Pairs by the numbers of their pictures.
 
     `left`, `right`, `same` and `fold` have an entry for each pair, `person` one for each picture;
-    `fold` and `person` are None where unknown. `skipped` are files that give no pair.
+    `fold` and `person` are None where unknown. `skipped` are files that give no pair, `repeated`
+    counts the rows that name a pair anew.
     """
 
     source: Path
@@ -36,6 +37,7 @@ class Pairs:
     person: Numbers | None = None
     fold: Numbers | None = None
     skipped: tuple[Skipped, ...] = ()
+    repeated: int = 0
 
     def __len__(self) -> int:
         return len(self.same)
@@ -107,6 +109,7 @@ def from_csv(path: Path) -> Pairs:
     names the line.
     """
     rows: dict[tuple[Path, Path], _Row] = {}
+    repeated = 0
     for place, (number, cells) in enumerate(_csv_rows(path)):
         where = f"{path}, line {number}"
         if len(cells) != 3:
@@ -124,9 +127,10 @@ def from_csv(path: Path) -> Pairs:
         if first == second:
             raise UserError(f"{where}: two pictures expected, got {cells[0].strip()} twice")
         known = rows.setdefault((min(first, second), max(first, second)), row)
+        repeated += known is not row
         if known.same != row.same:
             raise UserError(f"{where}: line {known.line} gives this pair the other label")
-    return _numbered(path, list(rows.values()))
+    return replace(_numbered(path, list(rows.values())), repeated=repeated)
 
 
 def _is_picture(path: Path) -> bool:

@@ -70,7 +70,7 @@ def profile(
             )
             spent = bench.interleaved(rounds)
             yardstick = spent[against] if against is not None else None
-            for name in models:
+            for name in track(list(models), f"starts and operators, threads: {count}"):
                 timings[name].append(
                     Timing(
                         count,

@@ -138,10 +138,11 @@ class Search:
 
         Raises ModelError when no candidate passes with a quarter of its layers in FP32.
         """
+        say("step 2 of 5: choosing calibrations")
         graph = self._equalised(self._fit)[1]
         chosen = {kind: self._calibration(graph, kind) for kind in ("S8", "U8")}
         recipe = chosen["S8"]
-        say("measuring each layer")
+        say("step 3 of 5: measuring each layer, and how few must stay in FP32")
         errors = layer_errors(
             graph,
             quantised(graph, recipe, self._range_file(graph, self._fit, recipe)),

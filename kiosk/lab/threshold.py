@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from kiosk.errors import UserError
@@ -10,7 +9,6 @@ from kiosk.lab.faces import digest_of, digest_of_all
 from kiosk.lab.roc import far_name, impostors_needed
 from kiosk.lab.study import Study
 
-_PLACES = 1e6
 MOST_FAR = 1e-2
 """One stranger in a hundred; a kiosk wants 1e-4 or less."""
 LEAST_TAR = 0.1
@@ -56,9 +54,7 @@ def setting(found: Study, far: float, model: int, *, aligned: bool) -> Setting:
             " none",
             hint="bring more people, and leave --resamples at 200 or more",
         )
-    # Rounded down, it would accept what it was set to refuse.
-    threshold = math.ceil(wanted.upper * _PLACES) / _PLACES
-    tar = roc.sweep.tar_at(threshold)
+    threshold, tar = wanted.upper, roc.sweep.tar_at(wanted.upper)
     if threshold > 1.0 or tar == 0.0:
         raise UserError(
             f"genuine pairs above the threshold for FAR {far_name(far)} expected, none reaches"

@@ -126,11 +126,11 @@ class Manifest:
         return entry
 
 
-def set_threshold_command(model_id: str) -> str:
-    """What to run so that a model of one's own may be used."""
+def set_threshold_command(model_id: str, place: str = "--config FILE") -> str:
+    """What to run so that a model of one's own may be used; `place` is the option it lies by."""
     return (
         f"kiosk lab roc {model_id} --folders DIR --far 1e-4 --set-threshold {model_id}"
-        " --config FILE sets it, DIR with a folder of pictures for each person"
+        f" {place} sets it, DIR with a folder of pictures for each person"
     )
 
 

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import stat
 
 import numpy as np
@@ -459,6 +460,31 @@ def test_a_state_folder_does_without_a_configuration(foreign, kiosk, tmp_path):
     )
     assert status == 0
     assert np.isclose(entry(tmp_path).input.scale, 1 / 127.5)
+
+
+def test_the_next_command_names_the_place_that_was_given(foreign, kiosk, tmp_path, config):
+    """State folder or configuration: what is printed can be run as it is, but for the pictures."""
+    add = ("models", "add", foreign(), "--id", "own-fp32")
+    _, out, _ = kiosk(*add, "--state-dir", tmp_path / "a state")
+    assert f"--set-threshold own-fp32 --state-dir '{tmp_path}/a state' sets it" in out
+    _, out, _ = kiosk(*add, "--config", config())
+    assert f"--set-threshold own-fp32 --config {tmp_path}/kiosk.toml sets it" in out
+
+
+def test_every_models_command_takes_a_state_folder(foreign, kiosk, tmp_path):
+    """list, check, profile and remove find what add put there; a folder that is none is refused."""
+    state = ("--state-dir", tmp_path / "state")
+    assert kiosk("models", "add", foreign(), "--id", "own-fp32", *state)[0] == 0
+    _, out, _ = kiosk("models", "list", *state)
+    assert re.search(r"own-fp32 +embedder +present +own-64-4pt +64 ", out)
+    assert "own-fp32: hash as pinned" in kiosk("models", "check", *state)[1]
+    assert kiosk("models", "profile", "--json", *state)[0] == 0
+    assert kiosk("models", "remove", "own-fp32", *state)[0] == 0
+    assert "own-fp32" not in kiosk("models", "list", *state)[1]
+    for what in ("list", "check", "profile"):
+        status, _, err = kiosk("models", what, "--state-dir", tmp_path / "none")
+        assert status == 2
+        assert "--state-dir: a state folder expected" in err
 
 
 def test_the_very_file_of_an_entry_without_one_joins_its_space(foreign, kiosk, config, tmp_path):

@@ -238,8 +238,8 @@ def test_the_source_is_not_written_over(fp32, capsys):
 
 
 def test_a_quantised_model_is_refused(fp32, tmp_path, capsys):
-    """Twice makes nothing better: exit status 1 and the FP32 file asked for."""
+    """Twice makes nothing better: exit status 2 and the FP32 file asked for."""
     assert quantize(fp32, tmp_path / "int8.onnx", "--method", "dynamic") == 0
-    assert quantize(tmp_path / "int8.onnx", tmp_path / "twice.onnx", "--method", "dynamic") == 1
+    assert quantize(tmp_path / "int8.onnx", tmp_path / "twice.onnx", "--method", "dynamic") == 2
     assert "quantised already" in capsys.readouterr().err
     assert not (tmp_path / "twice.onnx").exists()

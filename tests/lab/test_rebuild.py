@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -170,20 +171,46 @@ def test_a_missing_sidecar_is_named(record, tmp_path):
 
 
 def test_a_missing_source_is_named(record, tmp_path):
-    """With its hash, and how to name it."""
+    """With its hash, where it was looked for, and how to name it."""
     (tmp_path / "source.onnx").unlink()
     with pytest.raises(UserError, match=r"source\.onnx with SHA-256 [0-9a-f]{64}") as caught:
         rebuild(record, None, None)
+    assert f"not found in {tmp_path}, {Path.cwd()} and among the" in caught.value.message
+    assert "blazeface" not in str(caught.value)
     assert "--source" in caught.value.hint
+    assert "--state-dir" in caught.value.hint
+
+
+def test_a_source_in_the_current_folder_is_found(record, tmp_path, monkeypatch):
+    """By its hash, whatever it is called: people move a record and keep their model beside them."""
+    here = tmp_path / "here"
+    here.mkdir()
+    (tmp_path / "source.onnx").rename(here / "mine.onnx")
+    monkeypatch.chdir(here)
+    assert all(each.same for each in rebuild(record, None, None))
+
+
+def test_a_source_that_was_added_to_a_kiosk_is_found(record, tmp_path, capsys):
+    """The models of the state folder that --state-dir names are looked at."""
+    state = ["--state-dir", str(tmp_path / "state")]
+    source = tmp_path / "source.onnx"
+    assert main(["models", "add", str(source), "--id", "own-fp32", *state]) == 0
+    source.unlink()
+    assert main(["lab", "rebuild", str(record), *state]) == 0
+    assert main(["lab", "rebuild", str(record)]) == 2
 
 
 def test_another_source_is_refused(record, tmp_path):
-    """A file of that name with other weights, found or given, is not the source."""
+    """A file of that name with other weights, found or given, is not the source; both are told."""
     onnx.save(mobile(1), tmp_path / "other.onnx")
-    with pytest.raises(UserError, match=r"not found \(.*other\.onnx looked at"):
+    got = hashlib.sha256((tmp_path / "other.onnx").read_bytes()).hexdigest()
+    with pytest.raises(UserError, match=rf"got .*other\.onnx: it has {got}") as caught:
         rebuild(record, tmp_path / "other.onnx", None)
+    assert "name it with --source" not in str(caught.value)
+    with pytest.raises(UserError, match=r"got .*none\.onnx: it is not there"):
+        rebuild(record, tmp_path / "none.onnx", None)
     onnx.save(mobile(1), tmp_path / "source.onnx")
-    with pytest.raises(UserError, match=r"not found \(.*source\.onnx"):
+    with pytest.raises(UserError, match=r"source\.onnx with SHA-256 .* not found in"):
         rebuild(record, None, None)
 
 

@@ -105,11 +105,13 @@ def test_unknown_people_can_be_sent_without_a_name(daemon, server, people):
 
 
 def test_a_second_daemon_is_refused_by_name(daemon, kiosk):
-    """One process owns the state; the second says so and ends."""
+    """One process owns the state; the second says so and ends, in the line of its end too."""
     daemon.start()
     second = kiosk("run", "--config", str(daemon.path))
     assert second.returncode == 1
     assert "held by another process" in second.stderr
+    (end,) = [line for line in second.stderr.splitlines() if "kiosk.stopped" in line]
+    assert "held by another process" in end
     assert daemon.stop() == 0
 
 

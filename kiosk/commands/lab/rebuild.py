@@ -6,7 +6,9 @@ import argparse
 from pathlib import Path
 
 from kiosk.commands.console import add_json, complain, say, say_json
-from kiosk.commands.lab.options import require_workshop
+from kiosk.commands.lab.options import add_state, known_models, require_workshop
+
+_SOURCE = "default: found by its hash, beside the record, here, or among the models that are known"
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -15,8 +17,9 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument(
         "record", type=Path, metavar="quantization_config.yaml", help="what a build recorded"
     )
-    parser.add_argument("--source", type=Path, metavar="FP32", help="default: found by its hash")
+    parser.add_argument("--source", type=Path, metavar="FP32", help=_SOURCE)
     parser.add_argument("--out", type=Path, metavar="DIR", help="write the files there")
+    add_state(parser, reads=True)
     add_json(parser)
     parser.set_defaults(action=run)
 
@@ -26,7 +29,7 @@ def run(options: argparse.Namespace) -> int:
     require_workshop()
     from kiosk.lab.rebuild import rebuild
 
-    made = rebuild(options.record, options.source, options.out)
+    made = rebuild(options.record, options.source, options.out, known_models(options))
     if options.json:
         say_json(
             [
