@@ -2,6 +2,7 @@
 
 import base64
 import json
+import math
 import random
 import threading
 import urllib.request
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from faults.chaos import THROUGH, Fault, Proxy
 from faults.roll import Punched
-from kiosk.clock import SystemClock
+from kiosk.clock import NS_PER_MS, NS_PER_S, SystemClock
 from kiosk.config import Server
 from kiosk.errors import UplinkError
 from kiosk.outbox.store import Outbox
@@ -32,14 +33,32 @@ _PATIENCE = 2000
 
 @dataclass
 class WaitingClock(StillClock):
-    """Waiting moves it and costs nothing; `on_wait` is called with each length."""
+    """Waiting moves it and costs nothing.
 
-    on_wait: Callable[[float], None] = lambda _: None
+    `on_wait` is called after each wait, and within one at `due_ns` since boot, which it moves on.
+    """
+
+    on_wait: Callable[[], None] = lambda: None
+    due_ns: float = math.inf
+    rest_ns: int = 0
 
     def wait(self, event: threading.Event, timeout_s: float) -> bool:
-        self.forward(timeout_s)
-        self.on_wait(timeout_s)
+        end_ns = self.boot_ns + int(timeout_s * NS_PER_S)
+        while self.due_ns < end_ns and not event.is_set():
+            self.move(int(self.due_ns) - self.boot_ns)
+            self.on_wait()
+        self.move(max(0, end_ns - self.boot_ns))
+        self.on_wait()
         return event.is_set()
+
+    def forward(self, seconds: float) -> None:
+        self.move(int(seconds * NS_PER_S))
+
+    def move(self, passed_ns: int) -> None:
+        """To the nanosecond: wall time and time since boot never drift apart by rounding."""
+        self.boot_ns += passed_ns
+        whole_ms, self.rest_ns = divmod(self.rest_ns + passed_ns, NS_PER_MS)
+        self.utc_ms += whole_ms
 
 
 @dataclass
@@ -85,16 +104,33 @@ class Station:
         renames: bool = False,
     ) -> None:
         self.device, self.proxy, self.clock = device, proxy, clock
+        self._path, self._timeout_s, self._read = path, timeout_s, read
         self._renames = renames
-        self.punched: list[Punched] = []
-        self.settled = 0
         self._punches = Punches(clock, rng=random.Random(path.as_posix()))
         self._stop = threading.Event()
+        self.punched: list[Punched] = []
+        self.plan: list[Fault] = []
+        self.met: set[str] = set()
+        self._armed: Fault = THROUGH
+        self.attempts = self._most = 0
+        self._puts = False
+        self._open()
+
+    def restart(self) -> None:
+        """Close the queue and open it anew."""
+        self.close()
+        self._open()
+
+    def _open(self) -> None:
+        device, clock = self.device, self.clock
         self.outbox = Outbox(
-            path, vault=device.vault, device_id=device.name, signer=device.signer, clock=clock
+            self._path, vault=device.vault, device_id=device.name, signer=device.signer, clock=clock
         )
         settings = Server(
-            url=proxy.url, connect_timeout_s=timeout_s, read_timeout_s=timeout_s, key_id=KEY_ID
+            url=self.proxy.url,
+            connect_timeout_s=self._timeout_s,
+            read_timeout_s=self._timeout_s,
+            key_id=KEY_ID,
         )
         # The network takes its time, whatever the kiosk's clock says.
         self._poster = Poster(settings, clock=SystemClock())
@@ -102,18 +138,13 @@ class Station:
         self._sender = Sender(
             self.outbox,
             self,
-            read or Belief(settings, keys.__getitem__).read,
+            self._read or Belief(settings, keys.__getitem__).read,
             clock=clock,
             rng=random.Random(7),
             server=settings,
-            on_settled=lambda *_: self._count(),
+            on_settled=lambda *_: None,
         )
         self.outbox.start()
-        self.plan: list[Fault] = []
-        self.met: set[str] = set()
-        self._armed: Fault = THROUGH
-        self._attempts = self._most = 0
-        self._puts = False
 
     def put(self) -> None:
         """Somebody passes by, and never again."""
@@ -124,7 +155,9 @@ class Station:
 
     def post(self, letter: Callable[..., object], **form: object) -> object:
         """One attempt, which meets what the plan says; the sender calls this."""
-        self._next()
+        self.attempts += 1
+        if self._most:
+            self._next()
         try:
             return self._poster.post(letter, **form)
         except UplinkError:
@@ -136,8 +169,21 @@ class Station:
     def run(self, plan: list[Fault], *, punches: bool = True) -> None:
         """Meet what is planned, then send all that waits. `punches`: one before each attempt."""
         self.plan, self._puts = list(plan), punches
-        self._most = self._attempts + 2 * len(plan) + len(self.punched) + _PATIENCE
-        self.clock.on_wait = lambda _: self._look()
+        self._most = self.attempts + 2 * len(plan) + len(self.punched) + _PATIENCE
+        self._run(self._look)
+
+    def stand(self, look: Callable[[], bool]) -> None:
+        """Send on a network that stays as it was armed, until `look`, asked at each wait, is so."""
+
+        def until() -> None:
+            if look():
+                self._stop.set()
+
+        self._most = 0
+        self._run(until)
+
+    def _run(self, look: Callable[[], None]) -> None:
+        self.clock.on_wait = look
         self._stop.clear()
         self._sender.run(self._stop)
 
@@ -146,9 +192,8 @@ class Station:
         self.outbox.close(_END_S)
 
     def _next(self) -> None:
-        self._attempts += 1
-        if self._attempts > self._most:
-            raise AssertionError(f"no end after {self._attempts} attempts: {self.outbox.status()}")
+        if self.attempts > self._most:
+            raise AssertionError(f"no end after {self.attempts} attempts: {self.outbox.status()}")
         if self.proxy.hit:
             self.met.add(self._armed.name)
         else:
@@ -166,6 +211,3 @@ class Station:
             self.put()
         else:
             self._stop.set()
-
-    def _count(self) -> None:
-        self.settled += 1
