@@ -143,7 +143,7 @@ def test_believing_any_200_is_reported(net, station, tell, word, count):
 def test_sending_the_newest_first_is_reported(net, station, tell, monkeypatch):
     """Seeded: the queue is a stack."""
     was = getattr(rows, ORDER)
-    monkeypatch.setattr(rows, ORDER, was.replace("waiting.position", "waiting.position DESC"))
+    monkeypatch.setattr(rows, ORDER, was.replace("BY waiting.position", "BY waiting.position DESC"))
     assert getattr(rows, ORDER) != was
     kiosk = station()
     for _ in range(3):
