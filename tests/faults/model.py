@@ -264,7 +264,8 @@ class Machine(RuleBasedStateMachine):
         counts = (len(waiting), len(self.of("quarantined")), len(self.of("settled")))
         assert (status.pending, status.quarantined, status.settled) == counts, "other counts"
         assert status.highest == len(self.events), "another highest number"
-        assert status.oldest == (waiting[0].punch.seen if waiting else None)
+        oldest_seen = waiting[0].punch.seen if waiting else None
+        assert status.oldest == oldest_seen, "another event is the oldest"
 
     def teardown(self) -> None:
         """The link is good, and what was set aside is tried again: the roll is called."""
@@ -282,7 +283,7 @@ class Machine(RuleBasedStateMachine):
             shutil.rmtree(self.folder)
 
     def roll(self) -> Roll:
-        """Sorted by number: what was set aside meanwhile comes late, and each send saw its order."""
+        """Sorted by number: what was set aside comes late, and each send saw its order."""
         status = self.outbox.status()
         return call(
             [Punched(e.punch.event_id, str(e.punch.employee), e.seq) for e in self.events],
