@@ -16,6 +16,7 @@ from faults import disk
 from faults.aftermath import copied
 from faults.roll import Punched, Roll, call
 from kiosk.errors import KioskError, OutboxFullError
+from kiosk.outbox.ledger import Ledger
 from kiosk.outbox.store import Outbox
 from kiosk.types import Envelope, Punch, Receipt, ReceiptStatus
 from kiosk.vault import Vault
@@ -304,9 +305,12 @@ class Machine(RuleBasedStateMachine):
         self.outbox.close(_END_S)
 
     def pragma(self, text: str) -> None:
-        database = self.outbox._database
-        assert database is not None
-        self.outbox._owner.ask(lambda: database._connection.execute(f"PRAGMA {text}").fetchall())
+        """In the outbox's own connection, by its own thread."""
+
+        def work(ledger: Ledger) -> None:
+            ledger._database._connection.execute(f"PRAGMA {text}").fetchall()
+
+        self.outbox._ask(work)
 
 
 def whatever_is_sent(start: Callable[[], Outbox]) -> list[bytes]:
