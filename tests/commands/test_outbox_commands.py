@@ -157,7 +157,7 @@ def test_what_cannot_be_read_is_told_and_left_out(kiosk, named, tmp_path):
     """Exit status 1, the event named, all others in the file."""
     queue = Queue(named)
     ids = queue.fill(3)
-    connection = queue.outbox._database._connection
+    connection = queue.outbox._queue.database._connection
     queue.outbox._owner.ask(
         lambda: connection.execute("UPDATE waiting SET draft = x'00' WHERE position = 2")
     )
