@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from kiosk.types import Punch, Stamp
+import json
+from collections.abc import Callable
+
+from kiosk.types import Punch, Stamp, Trust
 from kiosk.vault import Vault
 from kiosk.wire import message
 from kiosk.wire.signing import Signer
@@ -20,9 +23,20 @@ class Bodies:
         self._device_id = device_id
         self._signer = signer
 
-    def draft(self, punch: Punch) -> bytes:
-        """Write and seal all of a punch that will not change; WireError for one nobody can read."""
-        return self._vault.seal(message.draft(punch), self._context("draft", punch.event_id))
+    def draft(self, punch: Punch) -> Callable[[str], bytes]:
+        """Write all of a punch that will not change; WireError for one nobody can read.
+
+        Returns what seals it with its SEQ, once that is given. When it was seen and its number lie
+        under the seal too: a card that changes the row beside it changes nothing that is sent.
+        """
+        content, seen = message.draft(punch), punch.seen
+
+        def seal(seq: str) -> bytes:
+            moment = [seen.utc_ms, seen.boottime_ns, seen.boot_id, seen.trust.value, seq]
+            head = json.dumps(moment).encode("ascii")
+            return self._vault.seal(head + b"\n" + content, self._context("draft", punch.event_id))
+
+        return seal
 
     def secret_check(self) -> bytes:
         """Return 16 bytes that only this device secret gives."""
@@ -55,24 +69,41 @@ class Bodies:
         """Return 16 bytes by which a person is found again without the name being kept."""
         return self._vault.tag(employee, "outbox.employee")
 
-    def freeze(self, event_id: str, draft: bytes, seen: Stamp, seq: str) -> tuple[bytes, bytes]:
-        """Turn a sealed draft into the final body; returns it open and sealed."""
+    def freeze(
+        self, event_id: str, draft: bytes, dated: Callable[[Stamp], Stamp]
+    ) -> tuple[bytes, bytes, Stamp]:
+        """Turn a sealed draft into the final body, its time as `dated` tells it.
+
+        Returns the body open and sealed, and the time.
+        """
+        written, seq, content = self._opened(event_id, draft)
+        seen = dated(written)
         body = message.freeze(
-            self.open_draft(event_id, draft),
+            content,
             seen=seen,
             seq=seq,
             device_id=self._device_id,
             signer=self._signer,
         )
-        return body, self._vault.seal(body, self._context("body", event_id))
+        return body, self._vault.seal(body, self._context("body", event_id)), seen
 
     def open(self, event_id: str, sealed: bytes) -> bytes:
         """Open a sealed body."""
         return self._vault.unseal(sealed, self._context("body", event_id))
 
     def open_draft(self, event_id: str, sealed: bytes) -> bytes:
-        """Open a sealed draft."""
-        return self._vault.unseal(sealed, self._context("draft", event_id))
+        """Open a sealed draft: all of the message that does not change."""
+        return self._opened(event_id, sealed)[-1]
+
+    def good_time_tag(self, boot: int, boottime_ns: int, utc_ms: int) -> bytes:
+        """Return 16 bytes that authenticate a moment in which the clock was synchronised."""
+        return self._vault.tag(f"{boot}/{boottime_ns}/{utc_ms}", "outbox.good_time")
+
+    def _opened(self, event_id: str, sealed: bytes) -> tuple[Stamp, str, bytes]:
+        opened = self._vault.unseal(sealed, self._context("draft", event_id))
+        head, _, content = opened.partition(b"\n")
+        utc_ms, boottime_ns, boot_id, trust, seq = json.loads(head)
+        return Stamp(utc_ms, boottime_ns, boot_id, Trust(trust)), seq, content
 
     def _context(self, purpose: str, event_id: str) -> str:
         return f"outbox.{purpose}/{self._device_id}/{event_id}"

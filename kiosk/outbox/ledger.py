@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,13 +98,13 @@ class Ledger:
     def put(
         self,
         event_id: str,
-        draft: bytes,
+        draft: Callable[[str], bytes],
         seen: Stamp,
         *,
         employee_tag: bytes | None,
         kind: Direction | None,
     ) -> str:
-        """Record an event with its sealed draft; returns its SEQ.
+        """Record an event with its draft, sealed with its number; returns its SEQ.
 
         OutboxError if the id was recorded before, be it years ago: nothing is changed.
         """
@@ -116,7 +116,7 @@ class Ledger:
                     hint="make a new id for a new punch; the earlier one stays as it is",
                 )
             position, seq = rows.add(event_id, seen)
-            rows.run("INSERT INTO waiting (position, draft) VALUES (?, ?)", position, draft)
+            rows.run("INSERT INTO waiting (position, draft) VALUES (?, ?)", position, draft(seq))
             if employee_tag is not None:
                 rows.remember(employee_tag, kind, position)
             # The commit's sync takes the mark to the disk as well.
@@ -245,18 +245,31 @@ class Ledger:
             rows.begin_boot(now.boot_id)
             rows.note_rtc(now.boot_id, rtc)
             if now.trust is Trust.SYNCED:
-                rows.note_good_time(now)
+                moment = (rows.boot(now.boot_id), now.boottime_ns, now.utc_ms)
+                rows.note_good_time(*moment, self._bodies.good_time_tag(*moment))
                 if not rows.undated():
                     rows.keep_last_good_time()
 
     def _in_hindsight(self, rows: Rows, seen: Stamp) -> Stamp:
         if seen.trust is not Trust.UNSYNCED:
             return seen
-        good, now = rows.good_times(), self._clock.now()
+        boot = rows.known_boot(seen.boot_id)
+        if boot is None:
+            # Lost with a damaged file: what came before it and what after is unknown.
+            return in_hindsight(seen, 0, ())
+        good, now = self._good_times(rows), self._clock.now()
         if now.trust is Trust.SYNCED:
             # It dates what was seen in this boot, and bounds what was seen before it.
             good.append(GoodTime(rows.boot(now.boot_id), now.boottime_ns, now.utc_ms))
-        return in_hindsight(seen, rows.boot(seen.boot_id), good)
+        return in_hindsight(seen, boot, good)
+
+    def _good_times(self, rows: Rows) -> list[GoodTime]:
+        """What is kept and authenticates: a moment that a card has changed dates nothing."""
+        return [
+            moment
+            for moment, tag in rows.good_times()
+            if tag == self._bodies.good_time_tag(moment.boot, moment.boottime_ns, moment.utc_ms)
+        ]
 
     def _frozen(self, rows: Rows, event: Recorded) -> bytes:
         """The body of an event that waits or was set aside; made now if there is none yet."""
@@ -264,9 +277,10 @@ class Ledger:
         if sealed is not None:
             return self._bodies.open(event.event_id, sealed)
         # Until this moment a clock that was set right still counts.
-        seen = self._in_hindsight(rows, event.seen)
-        body, sealed = self._bodies.freeze(event.event_id, draft or b"", seen, event.seq)
-        if seen is not event.seen:
+        body, sealed, seen = self._bodies.freeze(
+            event.event_id, draft or b"", lambda seen: self._in_hindsight(rows, seen)
+        )
+        if (seen.utc_ms, seen.trust) != (event.seen.utc_ms, event.seen.trust):
             rows.correct(event, seen)
         keep_body(rows, event, sealed, hashlib.sha256(body).digest())
         return body

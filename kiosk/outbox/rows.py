@@ -209,22 +209,29 @@ class Rows:
 
     def boot(self, boot_id: str) -> int:
         """Return the number of a boot; of one in which nothing was noted yet, the next."""
-        row = self.first("SELECT id FROM boot WHERE boot_id = ?", boot_id)
-        (number,) = row or self.one("SELECT coalesce(max(id), 0) + 1 FROM boot")
+        known = self.known_boot(boot_id)
+        if known is not None:
+            return known
+        (number,) = self.one("SELECT coalesce(max(id), 0) + 1 FROM boot")
         return int(number)
 
-    def note_good_time(self, now: Stamp) -> None:
+    def known_boot(self, boot_id: str) -> int | None:
+        """Return the number of a boot, None if nothing was noted in it."""
+        row = self.first("SELECT id FROM boot WHERE boot_id = ?", boot_id)
+        return None if row is None else int(row[0])
+
+    def note_good_time(self, boot: int, boottime_ns: int, utc_ms: int, tag: bytes) -> None:
         """Keep a moment in which the clock was synchronised; its boot must have begun."""
         self.run(
-            "INSERT INTO good_time (boot, boottime_ns, utc_ms)"
-            " SELECT id, ?, ? FROM boot WHERE boot_id = ? ON CONFLICT DO NOTHING",
-            *(now.boottime_ns, now.utc_ms, now.boot_id),
+            "INSERT INTO good_time (boot, boottime_ns, utc_ms, tag) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT DO NOTHING",
+            *(boot, boottime_ns, utc_ms, tag),
         )
 
-    def good_times(self) -> list[GoodTime]:
-        """Return the moments that are kept."""
-        rows = self._connection.execute("SELECT boot, boottime_ns, utc_ms FROM good_time", ())
-        return [GoodTime(*row) for row in rows.fetchall()]
+    def good_times(self) -> list[tuple[GoodTime, bytes]]:
+        """Return the moments that are kept, each with its tag."""
+        rows = self._connection.execute("SELECT boot, boottime_ns, utc_ms, tag FROM good_time", ())
+        return [(GoodTime(*row[:3]), row[3]) for row in rows.fetchall()]
 
     def keep_last_good_time(self) -> None:
         """Forget all moments but the last: nothing waits that they could date."""

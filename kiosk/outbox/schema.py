@@ -131,6 +131,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             boot INTEGER NOT NULL REFERENCES boot (id),
             boottime_ns INTEGER NOT NULL,
             utc_ms INTEGER NOT NULL,
+            tag BLOB NOT NULL CHECK (length(tag) = 16),
             PRIMARY KEY (boot, boottime_ns)
         ) STRICT, WITHOUT ROWID
         """,

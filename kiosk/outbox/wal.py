@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from kiosk.errors import OutboxBrokenError
 from kiosk.outbox.schema import PAGE_BYTES
 
 FOLD_AT_FRAMES = 4000
@@ -54,7 +55,13 @@ class Log:
 
     def open(self) -> None:
         """Once SQLite has opened it."""
-        self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise OutboxBrokenError(
+                f"{self.path}: expected a log that can be opened, got: {error.strerror}",
+                hint="see that the disk is there and can be written; what is on it is kept",
+            ) from error
 
     def frames(self) -> int:
         """Return how many pages it holds since it was begun anew.

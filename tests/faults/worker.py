@@ -66,13 +66,13 @@ def open_outbox(folder: Path) -> Outbox:
 
 
 def upkeep(outbox: Outbox) -> bool:
-    """One step of what an outbox does beside its punches, if it does; whether more follow."""
-    return bool(getattr(outbox, "tend", bool)())
+    """One step of what an outbox does beside its punches; whether more follow."""
+    return outbox.tend()
 
 
 def oldest(outbox: Outbox) -> Envelope | None:
     """What is to be sent next."""
-    return outbox.lease()
+    return next(iter(outbox.lease(1)), None)
 
 
 def drain(outbox: Outbox) -> Iterator[bytes]:
