@@ -10,12 +10,6 @@ from collections import Counter
 import pytest
 
 from faults.damage import KEYS, Outcome, Truth, live_on
-from faults.expectations import (
-    NOT_UNDER_THE_SEAL,
-    SENDS_ONLY_WHAT_AUTHENTICATES,
-    STARTS_ON_DAMAGED_FILES,
-    TELLS_EVERY_LOSS,
-)
 from faults.worker import FILE
 from outbox.conftest import START_MS
 
@@ -82,7 +76,6 @@ def test_damage_is_counted(hurt, tell, trials):
     assert {FILE, f"{FILE}-wal", *KEYS} <= {one.file for one in outcomes}
 
 
-@STARTS_ON_DAMAGED_FILES
 @TRIALS
 def test_a_kiosk_starts_on_damaged_files(hurt, trials):
     """Whatever is damaged but the keys: it starts, records a new punch, and sends what it has."""
@@ -102,7 +95,7 @@ def test_a_damaged_key_is_refused_by_its_name(hurt, trials):
 def test_nothing_is_sent_that_was_not_recorded(hurt, trials):
     """No damage changes what is sent: an event goes out as it was recorded, or not at all."""
     for one in hurt(trials):
-        assert set(one.forged) <= NOT_UNDER_THE_SEAL, one
+        assert not one.forged, one
 
 
 def forged(folder, bug, pattern, replacement):
@@ -119,7 +112,6 @@ def forged(folder, bug, pattern, replacement):
     return outcome.forged
 
 
-@SENDS_ONLY_WHAT_AUTHENTICATES
 def test_a_changed_time_is_not_sent(tmp_path):
     """The time of a punch that waits is under the seal as the rest of it is."""
     later = (START_MS + 3_600_000).to_bytes(6, "big")
@@ -131,7 +123,6 @@ def test_without_a_seal_damage_gets_out(tmp_path):
     assert "E1" in forged(tmp_path, "open", rb"E-0-", b"E-9-")
 
 
-@TELLS_EVERY_LOSS
 @TRIALS
 def test_a_loss_is_never_silent(hurt, trials):
     """Where something that waited is neither sent nor set aside, the journal says so loudly."""

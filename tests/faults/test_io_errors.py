@@ -9,7 +9,6 @@ import pytest
 from faults import disk, strace
 from faults.account import Verdict, read
 from faults.aftermath import copied, restart
-from faults.expectations import NAMES_EVERY_FAILED_START, RECORDED_ON_A_FULL_DISK
 from faults.worker import STOPPED, Order
 
 SEED = 12
@@ -106,7 +105,6 @@ def test_nothing_is_called_recorded_that_is_not_there(bench, tell, most):
     assert hit
 
 
-@NAMES_EVERY_FAILED_START
 def test_a_kiosk_whose_disk_fails_at_the_start_says_so_by_name(bench, tell):
     """It goes on, or stops with an error of its own; it never falls over."""
     points = [point for point in bench.points() if point.call == "openat"]
@@ -150,5 +148,5 @@ def test_on_a_full_disk_nothing_is_promised_in_vain(nursery, scratch, tools, tel
     name = "full disk" + (f", control: {bug}" if bug else "")
     tell(name, recorded=len(said.recorded), refused=len(said.refused), **vars(verdict))
     assert said.refused or bug
-    assert len(said.recorded) >= RECORDED_ON_A_FULL_DISK
+    assert len(said.recorded) >= 2000
     assert verdict.kept != bool(bug), verdict
