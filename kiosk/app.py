@@ -13,7 +13,7 @@ from typing import Any
 from kiosk import __version__
 from kiosk.capture.camera import open_camera
 from kiosk.capture.slot import FrameSlot
-from kiosk.clock import NS_PER_S, Clock, has_rtc
+from kiosk.clock import NS_PER_S, Clock, has_rtc, time_service
 from kiosk.config import Settings, sends_in_the_clear
 from kiosk.control import ControlServer
 from kiosk.ending import Ending, Worker
@@ -102,6 +102,7 @@ class Kiosk:
             rng=random.SystemRandom(),
             server=settings.server,
             on_settled=self._settled,
+            clock_is_kept=bool(time_service()),
         )
         self._timekeeper = Timekeeper(self._outbox, clock=clock, rtc=has_rtc())
         self._page = Page(settings.feedback, settings.device.label, clock=clock)

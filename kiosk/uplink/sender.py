@@ -22,6 +22,7 @@ from kiosk.types import Envelope, Receipt, ReceiptStatus, Stamp
 from kiosk.uplink.answer import Answer, Reply
 from kiosk.uplink.backoff import delay_s
 from kiosk.uplink.pace import Pace
+from kiosk.uplink.patience import Patience
 from kiosk.uplink.suspicion import Next, Suspicion
 from kiosk.uplink.trouble import Trouble
 
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 
 # An empty queue is looked at anew so often, also for a `stop` set by someone who sets no `arrived`.
 _IDLE_S = 1.0
+# While the first body waits for the clock, the connection is looked at so often.
+_CLOCK_S = 2.0
 
 
 class Queue(Protocol):
@@ -69,7 +72,8 @@ class Sender:
 
     What is behind goes in batches, as large as the server takes them. `read_receipt` finds the
     receipt in an answer, or raises ReceiptError or UplinkPausedError; `on_settled` is told after
-    the queue was.
+    the queue was. `clock_is_kept`: a time service is at work, and worth a wait before the first
+    body is frozen.
     """
 
     online: bool | None
@@ -87,6 +91,7 @@ class Sender:
         rng: random.Random,
         server: Server,
         on_settled: Callable[[Envelope, Receipt], None],
+        clock_is_kept: bool,
     ) -> None:
         self._queue = queue
         self._post = post
@@ -99,6 +104,7 @@ class Sender:
         # A 2xx for a batch that names no event is no word on a hundred of them.
         self._pace = Pace(clock, single=server.accept_plain_receipts)
         self._suspicion = Suspicion()
+        self._patience = Patience(clock, kept=clock_is_kept)
         self._leased: Sequence[Envelope] = ()
         self._asked_s = 0.0
         self.online = None
@@ -144,7 +150,7 @@ class Sender:
         """Take what came back; ReceiptError or UplinkPausedError where it is no answer."""
         if reply is None:
             self._suspicion.end()
-            return 0.0
+            return self._asked_s
         self._asked_s = reply.min_delay_s
         if reply.has_no_batch or reply.is_too_large or reply.is_refused_batch:
             return self._smaller(reply)
@@ -166,6 +172,9 @@ class Sender:
         limit = 1 if alone else self._pace.limit()
 
         def letter() -> Sequence[Envelope]:
+            if self._patience.holds():
+                self._asked_s = _CLOCK_S
+                return ()
             self._leased = self._queue.lease(limit, beyond=self._suspicion.beyond)
             return self._leased
 

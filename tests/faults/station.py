@@ -143,6 +143,7 @@ class Station:
             rng=random.Random(7),
             server=settings,
             on_settled=lambda *_: None,
+            clock_is_kept=False,
         )
         self.outbox.start()
 

@@ -317,7 +317,7 @@ class Bench:
     `plain`: for a server that knows no batches.
     """
 
-    def __init__(self, clock, count, outcomes, plain):
+    def __init__(self, clock, count, outcomes, plain, *, kept=False):
         self.clock, self.outcomes = clock, list(outcomes)
         self.queue = ListQueue(count)
         self.stop = threading.Event()
@@ -330,6 +330,7 @@ class Bench:
             rng=random.Random(1),
             server=Server(url="http://127.0.0.1:9", accept_plain_receipts=plain),
             on_settled=lambda envelope, receipt: self.told.append((envelope, receipt)),
+            clock_is_kept=kept,
         )
 
     @property

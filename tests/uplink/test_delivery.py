@@ -43,6 +43,7 @@ class Delivery:
             rng=random.Random(1),
             server=settings,
             on_settled=lambda envelope, _: self.settled.append(envelope.event_id),
+            clock_is_kept=False,
         )
         self.outbox.start()
 

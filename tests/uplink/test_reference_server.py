@@ -70,6 +70,7 @@ class Site:
             rng=random.Random(1),
             server=settings,
             on_settled=settled,
+            clock_is_kept=False,
         )
         sender.run(self.stop)
         self.stop.clear()
