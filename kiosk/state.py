@@ -16,8 +16,16 @@ from kiosk.config import Settings
 from kiosk.decide.gallery import Gallery, Template
 from kiosk.errors import KioskError, OutboxLockedError, VaultError
 from kiosk.folder import make_folder
+from kiosk.identity import (
+    ID_FILE,
+    board_serial,
+    bound_device,
+    device,
+    has_credential,
+    open_vault,
+)
 from kiosk.types import Embedding
-from kiosk.vault import ID_FILE, KEY_FILE, Vault, device_id, open_vault, write_atomic
+from kiosk.vault import KEY_FILE, Vault, write_atomic
 from kiosk.wire.signing import Signer
 
 GALLERY_FILE = "gallery.sealed"
@@ -32,6 +40,8 @@ class State:
     folder: Path
     vault: Vault
     device: str
+    former: str
+    """The id on another board that this card came from, "" if it never moved."""
     signer: Signer | None
     lock_descriptor: int
 
@@ -115,7 +125,8 @@ def open_state(settings: Settings) -> State:
         vault = open_vault(folder)
         key_id = settings.server.key_id
         signer = Signer(key_id, vault.sign_key) if key_id else None
-        return State(folder, vault, device_id(folder), signer, descriptor)
+        here = bound_device(folder, vault, board_serial())
+        return State(folder, vault, here.id, here.former, signer, descriptor)
     except BlockingIOError as error:
         os.close(descriptor)
         raise OutboxLockedError(
@@ -138,7 +149,7 @@ def read_identity(settings: Settings) -> tuple[str, Vault]:
     except OutboxLockedError:
         folder = Path(settings.paths.state_dir)
         _check_identity(folder)
-        return device_id(folder), open_vault(folder)
+        return device(folder).id, open_vault(folder)
     state.close()
     return state.device, state.vault
 
@@ -146,7 +157,7 @@ def read_identity(settings: Settings) -> tuple[str, Vault]:
 def _check_identity(folder: Path) -> None:
     """Without its secret and id sealed data is lost: new ones in their place would hide that."""
     sealed = [name for name in (GALLERY_FILE, OUTBOX_FILE) if (folder / name).exists()]
-    for name in (KEY_FILE, ID_FILE):
+    for name in (ID_FILE,) if has_credential() else (KEY_FILE, ID_FILE):
         if sealed and not (folder / name).exists():
             raise VaultError(
                 f"{folder}: {name} expected beside {' and '.join(sealed)}, nothing is there",

@@ -16,12 +16,13 @@ from pathlib import Path
 
 from kiosk.clock import Clock
 from kiosk.errors import OutboxError, UserError, VaultError, WireError
+from kiosk.identity import ID_FILE
 from kiosk.outbox.bodies import Bodies
 from kiosk.outbox.database import Database
 from kiosk.outbox.hindsight import GoodTime, in_hindsight
 from kiosk.outbox.rows import Recorded, Rows, SetAside
 from kiosk.types import Direction, Envelope, ReceiptStatus, Stamp, Trust
-from kiosk.vault import ID_FILE, KEY_FILE
+from kiosk.vault import KEY_FILE
 
 log = logging.getLogger(__name__)
 
