@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml $(shell find kiosk models -type f -not -name '*.pyc' 2>/dev/null)
 
-.PHONY: help run test test-arm lint bench models check-tools
+.PHONY: help run test test-arm test-faults lint bench models check-tools
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -19,6 +19,9 @@ test: $(VENV)/dev.stamp ## the whole test suite (T=path::name for one)
 
 test-arm: $(VENV)/dev.stamp ## the shipped models on an emulated Pi 4 and Pi 5 (as root: installs QEMU)
 	@$(BIN)/pytest -m emulated $(or $(T),tests/arm)
+
+test-faults: $(VENV)/dev.stamp ## power cuts, kills, errors, damage, all of them (as root: installs strace, xfsprogs)
+	@$(BIN)/pytest -m "faults or not faults" $(or $(T),tests/faults)
 
 lint: $(VENV)/dev.stamp ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

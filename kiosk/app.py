@@ -13,7 +13,7 @@ from typing import Any
 from kiosk import __version__
 from kiosk.capture.camera import open_camera
 from kiosk.capture.slot import FrameSlot
-from kiosk.clock import NS_PER_S, Clock, has_rtc
+from kiosk.clock import NS_PER_S, Clock, has_rtc, time_service
 from kiosk.config import Settings, sends_in_the_clear
 from kiosk.control import ControlServer
 from kiosk.ending import Ending, Worker
@@ -28,6 +28,7 @@ from kiosk.reception import Reception
 from kiosk.state import open_state
 from kiosk.timekeeper import Timekeeper
 from kiosk.types import Envelope, Frame, Receipt
+from kiosk.upkeep import Upkeep
 from kiosk.uplink.belief import Belief
 from kiosk.uplink.post import Poster
 from kiosk.uplink.sender import Sender
@@ -65,6 +66,10 @@ class Kiosk:
             self._begin()
             while not self._clock.wait(stop, _SUPERVISE_S):
                 self._supervise()
+        except Exception as error:
+            # Whoever started it tells the error; the line of the end must not deny it.
+            self._failed = self._failed or str(error) or type(error).__name__
+            raise
         finally:
             self._end()
         return 0 if self._failed is None else 1
@@ -78,6 +83,7 @@ class Kiosk:
             self._state.outbox_path,
             vault=self._state.vault,
             device_id=self._state.device,
+            former_id=self._state.former,
             signer=self._state.signer,
             clock=clock,
         )
@@ -97,6 +103,7 @@ class Kiosk:
             rng=random.SystemRandom(),
             server=settings.server,
             on_settled=self._settled,
+            clock_is_kept=bool(time_service()),
         )
         self._timekeeper = Timekeeper(self._outbox, clock=clock, rtc=has_rtc())
         self._page = Page(settings.feedback, settings.device.label, clock=clock)
@@ -147,10 +154,12 @@ class Kiosk:
             ("end camera", self._camera.close),
         ]
         self._thread("clock", lambda: self._timekeeper.run(self._stop))
+        upkeep = Upkeep(self._outbox, self._page, clock=self._clock)
         self._thread("uplink", lambda: self._sender.run(self._stop))
         self._thread("vision", self._watch)
         self._thread("capture", lambda: self._lookout.run(self._stop))
         self._thread("control", lambda: self._control.run(self._stop))
+        self._thread("upkeep", lambda: upkeep.run(self._stop))
         gallery = self._reception.policy.gallery
         facts = {
             "version": __version__,
@@ -234,7 +243,8 @@ class Kiosk:
         uptime = (self._clock.boottime_ns() - self._began_ns) / NS_PER_S
         last = self._sender.last_receipt
         return {
-            "state": "stopping" if self._stop.is_set() else "running",
+            "state": self._state_word(),
+            "cannot_record": self._outbox.cannot_record,
             "version": __version__,
             "process": os.getpid(),
             "uptime_s": round(uptime, 1),
@@ -251,8 +261,14 @@ class Kiosk:
             "online": self._sender.online,
             "last_receipt_ms": None if last is None else last.utc_ms,
             "outbox": status_document(self._outbox.status()),
+            "disk": self._outbox.room(),
             **self._logbook.summary(),
         }
+
+    def _state_word(self) -> str:
+        if self._stop.is_set():
+            return "stopping"
+        return "cannot record" if self._outbox.cannot_record else "running"
 
     def _supervise(self) -> None:
         may_end = {"capture"} if self._lookout.state == "ended" else set()

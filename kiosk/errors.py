@@ -6,7 +6,8 @@ KioskError
 │   ├── PictureError          a file is no picture, or no usable one
 │   └── GalleryError          unknown person, another model's gallery, too like somebody else
 ├── ModelError                a model file is missing, damaged or not what the manifest says
-│   └── UnknownModelError     no manifest has a model of that id
+│   ├── UnknownModelError     no manifest has a model of that id
+│   └── GivenModelError       the caller named a file that is not there, or is not fit (status 2)
 ├── EmbeddingError            a vector that is no embedding (constant, not finite, empty)
 │   └── SpaceMismatchError    two embeddings of different spaces were to be compared
 ├── WireError                 bytes that are not what the protocol says
@@ -19,9 +20,11 @@ KioskError
 │   ├── OutboxLockedError     another process owns it
 │   ├── OutboxFullError       no space: nothing was recorded
 │   └── OutboxBrokenError     input/output failed: what is on disk is uncertain, restart
+│       └── OutboxDamagedError    the file itself is damaged: the next start sets it aside
 ├── UplinkError               the event was not settled
 │   ├── LinkDownError         no answer, or one that asks to try again
 │   └── UplinkPausedError     the server refuses this kiosk, or nobody proves to be it
+│       └── BareRefusalError  an unsigned event was refused by a status alone
 └── ControlError              the running daemon could not be asked
 """
 
@@ -89,6 +92,13 @@ class UnknownModelError(ModelError):
     """No manifest has a model of that id."""
 
 
+class GivenModelError(ModelError):
+    """A model file that the caller named is not there, or not what the command takes."""
+
+    fate = Fate.REFUSE
+    exit_status = UserError.exit_status
+
+
 class EmbeddingError(KioskError):
     """A vector that is not an embedding: empty, constant, not finite or of no length."""
 
@@ -145,21 +155,25 @@ class OutboxBrokenError(OutboxError):
     """Input or output failed; what is on disk is uncertain until the file is read again."""
 
 
+class OutboxDamagedError(OutboxBrokenError):
+    """The file is damaged; the next start sets it aside and takes over what can be trusted."""
+
+
 class UplinkError(KioskError):
-    """The event was not settled by the server."""
+    """The event was not settled by the server.
+
+    `min_delay_s` is what the server asked for (Retry-After), 0 if nothing.
+    """
 
     fate = Fate.RETRY
-
-
-class LinkDownError(UplinkError):
-    """No answer, or an answer that asks to try again later.
-
-    `min_delay_s` is what the server asked for (Retry-After or RTO), 0 if nothing.
-    """
 
     def __init__(self, message: str, *, hint: str = "", min_delay_s: float = 0.0) -> None:
         super().__init__(message, hint=hint)
         self.min_delay_s = min_delay_s
+
+
+class LinkDownError(UplinkError):
+    """No answer, or an answer that asks to try again later."""
 
 
 class UplinkPausedError(UplinkError):
@@ -167,6 +181,10 @@ class UplinkPausedError(UplinkError):
 
     Also a refusal of one event that nothing proves to be the server's: all events stay.
     """
+
+
+class BareRefusalError(UplinkPausedError):
+    """A refusal of one event that carried no signature, by a status and nothing else."""
 
 
 class ControlError(KioskError):

@@ -15,12 +15,13 @@ from kiosk import config
 from kiosk.changeover import in_words
 from kiosk.clock import SystemClock, has_rtc, time_service
 from kiosk.commands.desk import perform
-from kiosk.commands.outbox import queue_words
+from kiosk.commands.outbox import disk_words, queue_words
 from kiosk.config import Settings
 from kiosk.control import ask, daemon_listens
 from kiosk.errors import CameraError, KioskError, LinkDownError, UplinkPausedError
 from kiosk.files import lacks, pem_problem
 from kiosk.folder import folder_problem
+from kiosk.outbox.room import FILLING
 from kiosk.people import AS_SAVED
 from kiosk.reach import reach
 from kiosk.state import OUTBOX_FILE
@@ -229,6 +230,7 @@ def _daemon(settings: Settings) -> Iterator[Finding]:
         yield Finding("daemon", "failed", error.message, error.hint)
         return
     yield Finding("daemon", "ok", "answers on its control socket")
+    yield _disk(status)
     queue = queue_words(status["outbox"])
     if status["online"] is False:
         yield Finding(
@@ -255,6 +257,16 @@ def _certificates(settings: Settings) -> Iterator[Finding]:
             yield Finding(f"server.{key}", "ok", f"{path} is there")
         else:
             yield Finding(f"server.{key}", "failed", f"{path}: {problem[0]}", problem[1])
+
+
+def _disk(status: dict[str, Any]) -> Finding:
+    """Whether there is space for punches, now and for a while."""
+    found = disk_words(status["disk"])
+    if status["cannot_record"]:
+        return Finding("disk", "failed", status["cannot_record"], "free space on its disk")
+    if status["disk"]["used"] >= FILLING:
+        return Finding("disk", "warning", found, "free space before it is full")
+    return Finding("disk", "ok", found)
 
 
 def _server(settings: Settings) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ import base64
 import fcntl
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,18 @@ import numpy as np
 
 from kiosk.config import Settings
 from kiosk.decide.gallery import Gallery, Template
-from kiosk.errors import KioskError, OutboxLockedError, VaultError
+from kiosk.errors import KioskError, OutboxLockedError, UserError, VaultError
 from kiosk.folder import make_folder
 from kiosk.identity import (
     ID_FILE,
+    RECOVERY_FILE,
+    Device,
     board_serial,
     bound_device,
     device,
     has_credential,
     open_vault,
+    recover_vault,
 )
 from kiosk.types import Embedding
 from kiosk.vault import KEY_FILE, Vault, write_atomic
@@ -110,6 +114,37 @@ def open_state(settings: Settings) -> State:
     """
     folder = Path(settings.paths.state_dir)
     make_folder(folder, "paths.state_dir", 0o700)
+
+    def keys() -> tuple[Vault, Device]:
+        _check_identity(folder)
+        vault = open_vault(folder)
+        return vault, bound_device(folder, vault, board_serial())
+
+    return _held(folder, keys, settings.server.key_id)
+
+
+def open_card(folder: Path, key_id: str, recovery_key: bytes | None) -> State:
+    """Open the state folder on the card of another board, under the id that it has there.
+
+    Without a recovery key the card must hold its own secret. Raises VaultError for one that does
+    not open, OutboxLockedError when another process holds it.
+    """
+
+    def keys() -> tuple[Vault, Device]:
+        if not (folder / OUTBOX_FILE).is_file():
+            raise UserError(f"{folder}: expected a kiosk's state folder, it holds no {OUTBOX_FILE}")
+        # Nothing is made here: a new secret beside a queue would open none of it.
+        known = [name for name in (KEY_FILE, RECOVERY_FILE) if (folder / name).exists()]
+        if not known:
+            raise VaultError(f"{folder}: expected {KEY_FILE} or {RECOVERY_FILE}, got neither")
+        if recovery_key is not None:
+            return recover_vault(folder, recovery_key), device(folder)
+        return open_vault(folder, {}), device(folder)
+
+    return _held(folder, keys, key_id)
+
+
+def _held(folder: Path, keys: Callable[[], tuple[Vault, Device]], key_id: str) -> State:
     try:
         descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except (OSError, ValueError) as error:
@@ -121,11 +156,8 @@ def open_state(settings: Settings) -> State:
         ) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        _check_identity(folder)
-        vault = open_vault(folder)
-        key_id = settings.server.key_id
+        vault, here = keys()
         signer = Signer(key_id, vault.sign_key) if key_id else None
-        here = bound_device(folder, vault, board_serial())
         return State(folder, vault, here.id, here.former, signer, descriptor)
     except BlockingIOError as error:
         os.close(descriptor)

@@ -141,6 +141,27 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o600) -> None:
         _sync_folder(path.parent)
 
 
+def read_plain(path: Path, most: int, *, follow: bool = False) -> bytes:
+    """A plain file of at most so many bytes; VaultError for a pipe, a folder, or a larger one.
+
+    `follow` takes a symbolic link's target. FileNotFoundError when nothing is there.
+    """
+    # O_NONBLOCK: a pipe in its place must not hang the start.
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+    with _named_failure(path, absent=True):
+        descriptor = os.open(path, flags)
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise VaultError(f"{path}: expected a plain file, got something else")
+            with os.fdopen(descriptor, "rb", closefd=False) as file:
+                data = file.read(most + 1)
+        finally:
+            os.close(descriptor)
+    if len(data) > most:
+        raise VaultError(f"{path}: expected at most {most} bytes, got more")
+    return data
+
+
 def _derive(secret: bytes, label: bytes) -> bytes:
     return HKDF(algorithm=SHA256(), length=32, salt=None, info=label).derive(secret)
 
@@ -220,11 +241,16 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _named_failure(path: Path) -> Iterator[None]:
-    """Turn an operating system's refusal into an error that names the file."""
+def _named_failure(path: Path, *, absent: bool = False) -> Iterator[None]:
+    """Turn an operating system's refusal into an error that names the file.
+
+    `absent` lets FileNotFoundError through.
+    """
     try:
         yield
     except OSError as cause:
+        if absent and isinstance(cause, FileNotFoundError):
+            raise
         if cause.errno == errno.ELOOP:
             raise VaultError(f"{path}: expected a plain file, got a symbolic link") from cause
         raise VaultError(

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from browser import chromium
+
 REPOSITORY = Path(__file__).parent.parent
 
 
@@ -28,6 +30,13 @@ def shared() -> Path:
 def people() -> Path:
     """The demonstration photographs."""
     return REPOSITORY / "kiosk" / "demo" / "people"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium, for the tests of one file."""
+    with chromium() as running:
+        yield running
 
 
 @pytest.fixture(autouse=True)

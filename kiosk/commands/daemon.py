@@ -11,7 +11,7 @@ from typing import Any
 
 from kiosk.changeover import in_words
 from kiosk.commands.console import add_config, add_json, say, say_json, settings_of
-from kiosk.commands.outbox import queue_words
+from kiosk.commands.outbox import disk_words, queue_words
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -58,6 +58,8 @@ def show_status(options: argparse.Namespace) -> int:
         say_json(status)
         return 0
     say(f"{status['state']}, up {status['uptime_s']:.0f} s, version {status['version']}")
+    if status["cannot_record"]:
+        say(f"          {status['cannot_record']}")
     say(f"camera    {_camera_words(status['camera'])}")
     say(f"model     {status['model']} (threshold {status['threshold']:.3f})")
     for line in _model_words(status):
@@ -69,6 +71,7 @@ def show_status(options: argparse.Namespace) -> int:
     say(f"gallery   {status['gallery']}")
     say(f"server    {_link_words(status['online'])}")
     say(f"queue     {queue_words(status['outbox'])}")
+    say(f"disk      {disk_words(status['disk'])}")
     for what, number in sorted(status["counts"].items()):
         say(f"          {what}: {number}")
     return 0
@@ -85,10 +88,12 @@ def _model_words(status: dict[str, Any]) -> Iterator[str]:
     fallback, shadow, also = status["fallback"], status["shadow"], status["also"]
     if fallback is not None:
         yield _fallback_words(fallback)
+    yield from _trouble_words(status)
     if also is not None:
         yield f"also {also['model']} (threshold {also['threshold']:.3f})"
         if also["fallback"] is not None:
             yield _fallback_words(also["fallback"])
+        yield from _trouble_words(also)
     if shadow is not None and shadow["count"]:
         yield (
             f"shadow {shadow['other']}: {shadow['count']} faces, cosine mean"
@@ -98,10 +103,22 @@ def _model_words(status: dict[str, Any]) -> Iterator[str]:
         yield f"shadow {shadow['other']}: no face yet, {shadow['failed']} failed"
 
 
+def _trouble_words(status: dict[str, Any]) -> Iterator[str]:
+    model, missed = status["model"], status["missed"]
+    if status["ailing"] is not None:
+        yield f"{model}: NOT TO BE TRUSTED: {status['ailing']}"
+    if missed is not None:
+        how = "BLIND, no face gets an embedding" if missed["blind"] else "some faces dropped"
+        yield f"{model}: {how}, {missed['faces']} so far: {missed['reason']}"
+
+
 def _fallback_words(fallback: dict[str, Any]) -> str:
     moment = datetime.fromtimestamp(fallback["at_ms"] / 1000, UTC)
     since = f"{moment:%Y-%m-%d %H:%M:%S} UTC"
-    return f"instead of {fallback['from']} since {since}: {fallback['reason']}"
+    return (
+        f"instead of {fallback['from']} since {since}: {fallback['reason']};"
+        f" {fallback['to']} {fallback['spare']}"
+    )
 
 
 def _link_words(online: bool | None) -> str:

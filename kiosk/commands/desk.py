@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kiosk.clock import SystemClock
 from kiosk.config import Settings
 from kiosk.control import ask, daemon_listens
 from kiosk.decide.gallery import Gallery
-from kiosk.state import State, open_state
+from kiosk.state import State, open_card, open_state
 
 if TYPE_CHECKING:
+    from kiosk.outbox.operations import Operation
+    from kiosk.outbox.store import Outbox
     from kiosk.people import Marks, People
 
 
@@ -20,38 +26,75 @@ class _Holder:
     gallery: Gallery
 
 
+Ask = Callable[..., dict[str, Any]]
+"""Performs one operation by its name, with arguments by theirs."""
+
+
 def perform(settings: Settings, operation: str, **arguments: Any) -> dict[str, Any]:
     """Ask the daemon if one listens; otherwise open the state, which fails while it is held."""
+    with desk(settings) as ask_for:
+        return ask_for(operation, **arguments)
+
+
+@contextmanager
+def desk(settings: Settings) -> Iterator[Ask]:
+    """The same for several operations: without a daemon the state is held in between."""
     if daemon_listens(settings.paths.runtime_dir):
-        return ask(settings.paths.runtime_dir, operation, **arguments)
+        yield partial(ask, settings.paths.runtime_dir)
+        return
     state = open_state(settings)
     try:
-        return _on_files(settings, state, operation, arguments)
+        with _queue(state) as outbox:
+            yield partial(_on_files, settings, state, outbox)
     finally:
         state.close()
 
 
-def _on_files(
-    settings: Settings, state: State, operation: str, arguments: dict[str, Any]
-) -> dict[str, Any]:
-    from kiosk.outbox.operations import operations
+@contextmanager
+def card(folder: Path, key_id: str, recovery_key: bytes | None) -> Iterator[Ask]:
+    """The queue on the card of another board, which no daemon holds."""
+    state = open_card(folder, key_id, recovery_key)
+    try:
+        with _queue(state) as outbox:
+            of_the_queue = operations_of(outbox)
+            yield lambda operation, **arguments: of_the_queue[operation](arguments)
+    finally:
+        state.close()
+
+
+@contextmanager
+def _queue(state: State) -> Iterator[Outbox]:
     from kiosk.outbox.store import Outbox
 
     outbox = Outbox(
         state.outbox_path,
         vault=state.vault,
         device_id=state.device,
+        former_id=state.former,
         signer=state.signer,
         clock=SystemClock(),
     )
     outbox.start()
     try:
-        of_the_queue = operations(outbox)
-        if operation in of_the_queue:
-            return of_the_queue[operation](arguments)
-        return _people(settings, state, outbox).handlers()[operation](arguments)
+        yield outbox
     finally:
         outbox.close(5.0)
+
+
+def operations_of(outbox: Outbox) -> Mapping[str, Operation]:
+    """What may be asked of a queue, by name."""
+    from kiosk.outbox.operations import operations
+
+    return operations(outbox)
+
+
+def _on_files(
+    settings: Settings, state: State, outbox: Outbox, operation: str, **arguments: Any
+) -> dict[str, Any]:
+    of_the_queue = operations_of(outbox)
+    if operation in of_the_queue:
+        return of_the_queue[operation](arguments)
+    return _people(settings, state, outbox).handlers()[operation](arguments)
 
 
 def _people(settings: Settings, state: State, marks: Marks) -> People:

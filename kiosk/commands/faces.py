@@ -33,22 +33,25 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     for parser, action in ((embed, embed_images), (compare, compare_images)):
         parser.add_argument(
             "--model",
-            default=Models().embedder,
             metavar="ID",
-            help=f"an embedder of `kiosk models list`; default: {Models().embedder}",
+            help=f"this very file; default: models.embedder of --config, else {Models().embedder}",
         )
         add_models_dir(parser)
         parser.add_argument(
-            "--config", type=Path, metavar="FILE", help="whose models are known too"
+            "--config", type=Path, metavar="FILE", help="whose models are known and used"
         )
         add_json(parser)
         parser.set_defaults(action=action)
 
 
 def open_eyes(
-    model: str, models_dirs: list[str], *, config: Path | None = None, matching: bool = True
+    model: str | None,
+    models_dirs: list[str],
+    *,
+    config: Path | None = None,
+    matching: bool = True,
 ) -> FacePipeline:
-    """The pipeline for one-off commands: the very file of that id.
+    """The pipeline for one-off commands: the very file of that id, else the configured embedder.
 
     Models of `config` are known too. Without `matching` one that has no threshold will do.
     """
@@ -56,23 +59,30 @@ def open_eyes(
     from kiosk.vision.manifest import load_manifest
     from kiosk.vision.pipeline import open_pipeline
 
-    models = Models(embedder=model, extra_dirs=tuple(models_dirs), prefer="exact")
-    state_dir = None
-    if config is not None:
-        settings = load(config)
-        extra = (*settings.models.extra_dirs, *models.extra_dirs)
-        models = msgspec.structs.replace(models, extra_dirs=extra)
-        state_dir = Path(settings.paths.state_dir)
+    settings = None if config is None else load(config)
+    models = Models() if settings is None else settings.models
+    state_dir = None if settings is None else Path(settings.paths.state_dir)
+    models = msgspec.structs.replace(
+        models,
+        embedder=model or models.embedder,
+        extra_dirs=(*models.extra_dirs, *models_dirs),
+        also="",
+        shadow_every=0,
+    )
     try:
-        load_manifest(models.extra_dirs, state_dir).get(model, "embedder")
+        entry = load_manifest(models.extra_dirs, state_dir).get(models.embedder, "embedder")
     except UnknownModelError as error:
         # Here the caller names it, not a configuration that a daemon runs on.
-        raise UserError(f"--model: {error.message}", hint=error.hint) from error
+        place = "--model" if model or config is None else f"{config}: models.embedder"
+        raise UserError(f"{place}: {error.message}", hint=error.hint) from error
+    if model or settings is None or not (matching or entry.usable):
+        models = msgspec.structs.replace(models, prefer="exact")
     return open_pipeline(
         models,
         clock=SystemClock(),
         record=lambda _stage, _ms: None,
         choice_in=state_dir,
+        keep_choice=False,
         matching=matching,
     )
 
@@ -106,19 +116,28 @@ def compare_images(options: argparse.Namespace) -> int:
     found = [_faces_in(eyes, path) for path in (options.one, options.other)]
     one, other = (faces[0] for faces in found)
     cosine = one.embedding.similarity(other.embedding)
-    same = cosine >= eyes.threshold
+    threshold = _threshold(options, eyes)
+    same = cosine >= threshold
     for path, faces in zip((options.one, options.other), found, strict=True):
         _doubt(path, faces)
     if options.json:
-        document = {"cosine": cosine, "threshold": eyes.threshold, "same": same}
+        document = {"cosine": cosine, "threshold": threshold, "same": same}
         counts = [len(faces) for faces in found]
         qualities = [round(faces[0].quality.overall, 4) for faces in found]
         extra = {"space": eyes.space, "faces": counts, "quality": qualities}
         say_json({**document, "model": eyes.model_id, **extra})
         return 0
     verdict = "the same person" if same else "different people"
-    say(f"cosine {cosine:.4f}, threshold {eyes.threshold:.4f}: {verdict} ({eyes.model_id})")
+    say(f"cosine {cosine:.4f}, threshold {threshold:.4f}: {verdict} ({eyes.model_id})")
     return 0
+
+
+def _threshold(options: argparse.Namespace, eyes: FacePipeline) -> float:
+    """What the daemon goes by: a configured number holds for the configured embedder alone."""
+    if options.config is None or options.model:
+        return eyes.threshold
+    configured = load(options.config).recognition.threshold
+    return eyes.threshold if configured == "model" else configured
 
 
 def _doubt(path: Path, faces: list[FoundFace]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import select
 import signal
@@ -73,6 +74,13 @@ def _run(options: argparse.Namespace) -> int:
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _unread(sys.stdout):
             raise
+        if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            where = f" ({error.filename})" if error.filename else ""
+            complain(
+                f"kiosk: room on the disk expected, got: {error.strerror}{where}; make room, or"
+                " name a folder that has some for temporary files in TMPDIR"
+            )
+            return KioskError.exit_status
         # The top of the main thread. What is on disk is whole: every change of it is.
         if options.debug:
             traceback.print_exc()

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from kiosk.commands.console import (
-    add_config,
     add_json,
     add_models_dir,
     complain,
@@ -18,6 +17,7 @@ from kiosk.commands.console import (
     table,
 )
 from kiosk.commands.lab import adopt
+from kiosk.commands.lab.options import add_state, own_models, state_folder
 from kiosk.config import Models, Settings, load
 from kiosk.errors import KioskError, UserError
 
@@ -42,15 +42,13 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         add_models_dir(parser)
         add_json(parser)
         parser.set_defaults(action=action)
-        parser.add_argument(
-            "--config", type=Path, metavar="FILE", help="whose [models] counts; default: none"
-        )
+        add_state(parser, reads=True)
         if name == "profile":
             parser.add_argument("--threads", type=_threads, metavar="N", help="default: configured")
     adopt.register(models)
     remove = models.add_parser("remove", help="one that was added")
     remove.add_argument("id", metavar="ID", help="as `kiosk models list` shows it")
-    add_config(remove)
+    add_state(remove)
     add_json(remove)
     remove.set_defaults(action=remove_model)
 
@@ -88,12 +86,13 @@ def list_models(options: argparse.Namespace) -> int:
             ]
         )
         return 0
-    heads = ["id", "kind", "file", "dim", "threshold", "licence", "use"]
+    heads = ["id", "kind", "file", "space", "dim", "threshold", "licence", "use"]
     rows = [
         [
             e.id,
             e.kind,
             "present" if e.path.is_file() else "absent",
+            e.space or "-",
             str(e.dim or "-"),
             _threshold_words(e),
             e.licence,
@@ -116,14 +115,20 @@ def _threshold_words(entry: ModelEntry) -> str:
 
 
 def _configured(options: argparse.Namespace) -> tuple[Settings | None, Models, Manifest]:
-    """The configuration if one is named, its [models] with --models-dir added, and all it knows."""
+    """The configuration if one is named, its [models] with --models-dir added, and all it knows.
+
+    With --state-dir there is none, and what was added to that folder is known.
+    """
     from kiosk.vision.manifest import load_manifest
 
     settings = None if options.config is None else load(options.config)
     models = Models() if settings is None else settings.models
     models = msgspec.structs.replace(models, extra_dirs=(*models.extra_dirs, *options.models_dir))
-    state_dir = None if settings is None else settings.paths.state_dir
-    return settings, models, load_manifest(models.extra_dirs, state_dir)
+    state_dir = state_folder(options) if settings is None else Path(settings.paths.state_dir)
+    manifest = load_manifest(models.extra_dirs, state_dir)
+    for why in manifest.aside:
+        complain(f"left out: {why}")
+    return settings, models, manifest
 
 
 def _uses(settings: Settings, models: Models, manifest: Manifest) -> dict[str, str]:
@@ -168,10 +173,10 @@ def check_models(options: argparse.Namespace) -> int:
             results.append({"id": entry.id, "ok": True, "found": check_entry(entry)})
         except KioskError as error:
             results.append({"id": entry.id, "ok": False, "found": str(error)})
-    for result in results:
-        if options.json:
-            say_json(result)
-        elif result["ok"]:
+    if options.json:
+        say_json(results)
+    for result in results if not options.json else ():
+        if result["ok"]:
             say(f"{result['id']}: {result['found']}")
         else:
             complain(f"{result['id']}: {result['found']}")
@@ -235,12 +240,15 @@ def _say_profile(head: dict[str, Any], found: list[Measured]) -> None:
 def remove_model(options: argparse.Namespace) -> int:
     """Take out a model that was added; UserError while the configuration needs it."""
     from kiosk.vision.manifest import manifest_of
-    from kiosk.vision.own_models import OwnModels
 
-    settings = load(options.config)
-    own = OwnModels(Path(settings.paths.state_dir))
+    own = own_models(options)
     entry = own.get(options.id)
-    _check_free(entry, settings.models, manifest_of(settings))
+    if options.config is not None:
+        settings = load(options.config)
+        manifest = manifest_of(settings)
+        # One that is set aside is not what the configuration means by its id.
+        if entry in manifest.entries:
+            _check_free(entry, settings.models, manifest)
     own.remove(entry.id)
     if options.json:
         say_json({"removed": entry.id, "file": str(entry.path)})

@@ -1,14 +1,28 @@
-"""`kiosk outbox`: what waits to be sent, what was set aside, and another try for that."""
+"""`kiosk outbox`: what waits to be sent, what was set aside, another try, and the way out."""
 
 from __future__ import annotations
 
 import argparse
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
-from kiosk.commands.console import add_config, add_json, say, say_json, settings_of, table
-from kiosk.commands.desk import perform
+from kiosk.commands.console import (
+    add_config,
+    add_json,
+    complain,
+    say,
+    say_json,
+    settings_of,
+    table,
+)
+from kiosk.commands.desk import Ask, card, desk, perform
+from kiosk.commands.key import key_of
 from kiosk.errors import UserError
+from kiosk.vault import write_atomic
+
+_LISTED = 50
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -18,6 +32,25 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )
     counts = outbox.add_parser("status", help="how much waits, and since when")
     counts.set_defaults(action=show_outbox)
+    waiting = outbox.add_parser("list", help="what waits to be sent, the oldest first")
+    waiting.add_argument("--limit", type=int, default=_LISTED, metavar="N", help="1..1000")
+    waiting.set_defaults(action=list_events)
+    one = outbox.add_parser("show", help="all that is kept of one event, but for the face")
+    one.add_argument("event", metavar="EVENT_ID", help="as `kiosk outbox list` shows it")
+    one.set_defaults(action=show_event)
+    out = outbox.add_parser("export", help="write what waits and what was set aside to a file")
+    out.add_argument("file", type=Path, metavar="FILE", help="is made, or replaced as a whole")
+    out.add_argument(
+        "--from",
+        dest="folder",
+        type=Path,
+        metavar="DIR",
+        help="the state folder on the card of a dead board, mounted here",
+    )
+    out.add_argument(
+        "--recovery-key", type=Path, metavar="FILE", help="the site's, for a card that is sealed"
+    )
+    out.set_defaults(action=export_events)
     aside = outbox.add_parser("quarantine", help="what was set aside, and why")
     aside.set_defaults(action=show_quarantine)
     again = outbox.add_parser("retry", help="send what was set aside once more")
@@ -26,7 +59,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )
     again.add_argument("--all", action="store_true", help="everything that was set aside")
     again.set_defaults(action=retry_events)
-    for parser in (counts, aside, again):
+    for parser in (counts, waiting, one, out, aside, again):
         add_config(parser)
         add_json(parser)
 
@@ -39,6 +72,90 @@ def show_outbox(options: argparse.Namespace) -> int:
         return 0
     say(queue_words(counts))
     return 0
+
+
+def list_events(options: argparse.Namespace) -> int:
+    """The events that have waited longest."""
+    result = perform(settings_of(options), "outbox.list", limit=options.limit)
+    if options.json:
+        say_json(result)
+        return 0
+    rows = [
+        (event["seq"], event["event_id"], _moment(event["seen_ms"]), str(event["attempts"]))
+        for event in result["events"]
+    ]
+    say(table(("seq", "event", "seen", "attempts"), rows))
+    if result["pending"] > len(rows):
+        say(f"and {result['pending'] - len(rows)} later ones")
+    return 0
+
+
+def show_event(options: argparse.Namespace) -> int:
+    """One event: how it stands, and its message."""
+    shown = perform(settings_of(options), "outbox.show", event=options.event)
+    if options.json:
+        say_json(shown)
+        return 0
+    message = shown.pop("message") or {}
+    shown["seen"], shown["aside"] = _moment(shown.pop("seen_ms")), _moment(shown.pop("aside_ms"))
+    for name, value in [*shown.items(), *message.items()]:
+        say(f"{name:<12} {'-' if value is None else value}")
+    return 0
+
+
+def export_events(options: argparse.Namespace) -> int:
+    """Every event that waits or was set aside, a line each: the message it is sent as.
+
+    All stay where they are; what the server then gets from both sides it counts once. 1 when some
+    of them cannot be read: these are named, the others are in the file.
+    """
+    if options.file.exists():
+        raise UserError(f"{options.file}: expected a name that is free, there is a file")
+    with _queue_of(options) as ask_for:
+        messages, unreadable = _drained(ask_for)
+    write_atomic(options.file, b"".join(f"{line}\n".encode() for line in messages))
+    if options.file.stat().st_mode & 0o077:
+        complain(f"{options.file}: its file system keeps no modes; others can read it")
+    complain("the file holds people's faces as numbers: treat it as their photographs")
+    for event in unreadable:
+        complain(f"left out: {event['event_id']} ({event['seq']}): {event['reason']}")
+    if options.json:
+        file = str(options.file)
+        say_json({"file": file, "events": len(messages), "unreadable": unreadable})
+    else:
+        say(f"{len(messages)} events in {options.file}; they stay queued here as well")
+    return 1 if unreadable else 0
+
+
+def _queue_of(options: argparse.Namespace) -> AbstractContextManager[Ask]:
+    settings = settings_of(options)
+    if options.folder is None:
+        if options.recovery_key is not None:
+            raise UserError("--recovery-key: expected together with --from DIR")
+        return desk(settings)
+    private = None
+    if options.recovery_key is not None:
+        private = key_of(_text_of(options.recovery_key), "--recovery-key")
+    return card(options.folder, settings.server.key_id, private)
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: expected the site's recovery key, got: {error}") from error
+
+
+def _drained(ask_for: Ask) -> tuple[list[str], list[dict[str, Any]]]:
+    messages: list[str] = []
+    unreadable: list[dict[str, Any]] = []
+    beyond: int | None = 0
+    while beyond is not None:
+        part = ask_for("outbox.export", beyond=beyond)
+        messages += part["messages"]
+        unreadable += part["unreadable"]
+        beyond = part["beyond"]
+    return messages, unreadable
 
 
 def show_quarantine(options: argparse.Namespace) -> int:
@@ -77,6 +194,15 @@ def queue_words(counts: dict[str, Any]) -> str:
     return (
         f"{counts['pending']} waiting{since}, {counts['quarantined']} set aside,"
         f" {counts['settled']} settled"
+    )
+
+
+def disk_words(disk: dict[str, Any]) -> str:
+    """The disk and what is kept of it for punches, in one line."""
+    ballast = "ballast there" if disk["ballast"] else "no ballast"
+    return (
+        f"{disk['used']:.0%} in use, {disk['free_bytes'] / 1e6:.0f} MB free;"
+        f" reserve {disk['reserve']:.0%}, {ballast}"
     )
 
 

@@ -45,18 +45,31 @@ class Board:
         self._changed = threading.Condition()
         self._viewers: list[Viewer] = []
         self._closed = False
-        idle = Notice.of(NoticeKind.IDLE, None, clock.now())
-        self._shown = Shown(idle, clock.boottime_ns(), idle)
+        self._rest = Notice.of(NoticeKind.IDLE, None, clock.now())
+        self._overruled: Notice | None = None
+        self._shown = Shown(self._rest, clock.boottime_ns(), self._rest)
 
     def show(self, notice: Notice) -> None:
         """Put a notice up; returns at once."""
-        since_ns = self._clock.boottime_ns()
         with self._changed:
-            rest = notice if notice.kind.rests else self._shown.rest
-            self._shown = shown = Shown(notice, since_ns, rest)
-            for viewer in self._viewers:
-                viewer.waiting.append(shown)
-            self._changed.notify_all()
+            if notice.kind.rests:
+                self._rest = notice
+            self._put_up(notice)
+
+    def overrule(self, rest: Notice | None) -> None:
+        """Rest on this whatever the camera says, and put it up now; None: as the camera says."""
+        with self._changed:
+            self._overruled = rest
+            self._put_up(rest or self._rest)
+
+    def _put_up(self, notice: Notice) -> None:
+        rest = self._overruled or self._rest
+        if notice.kind.rests:
+            notice = rest
+        self._shown = Shown(notice, self._clock.boottime_ns(), rest)
+        for viewer in self._viewers:
+            viewer.waiting.append(self._shown)
+        self._changed.notify_all()
 
     def left_ms(self, shown: Shown) -> int | None:
         """Milliseconds this stays up: 0 when its time is over, None when it stands."""

@@ -10,7 +10,7 @@ from kiosk.clock import Clock
 from kiosk.config import Feedback
 from kiosk.errors import UserError
 from kiosk.feedback.board import Board
-from kiosk.feedback.notice import Notice
+from kiosk.feedback.notice import Notice, NoticeKind
 from kiosk.feedback.web import HOST, WebServer
 
 log = logging.getLogger(__name__)
@@ -26,6 +26,7 @@ class Page:
     def __init__(self, settings: Feedback, label: str, *, clock: Clock) -> None:
         self._settings = settings
         self._label = label
+        self._clock = clock
         self._board = Board(clock, hold_s=settings.hold_s, max_viewers=MAX_VIEWERS)
         self._web: WebServer | None = None
         self._thread: threading.Thread | None = None
@@ -56,6 +57,11 @@ class Page:
             notice = dataclasses.replace(notice, person=None)
         self._board.show(notice)
         log.debug("feedback.shown", extra={"fields": {"kind": notice.kind.value}})
+
+    def cannot_record(self, cannot: bool) -> None:
+        """While it is so the screen says so whenever it has nothing else to say."""
+        notice = Notice.of(NoticeKind.CANNOT_RECORD, None, self._clock.now())
+        self._board.overrule(notice if cannot else None)
 
     def close(self) -> None:
         """End the threads and sockets, within a second; a second call does nothing."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -14,10 +15,11 @@ import msgspec
 import onnx
 from onnx.checker import ValidationError
 
-from kiosk.errors import EmbeddingError, ModelError, UserError
-from kiosk.lab.subject import Feeding, Subject, read_subject
+from kiosk.errors import EmbeddingError, GivenModelError, ModelError, UserError
+from kiosk.lab.subject import Subject, read_subject
+from kiosk.lab.trial import try_out
 from kiosk.vault import write_atomic
-from kiosk.vision.canary import Agreement, GoldenFace, agreement, golden_for
+from kiosk.vision.canary import Agreement, GoldenFace, agreement, found_golden
 from kiosk.vision.embed import Embedder
 from kiosk.vision.manifest import (
     InputSpec,
@@ -59,6 +61,8 @@ class Adopted:
     opset: int
     is_new: bool
     agreement: Agreement | None
+    remark: str = ""
+    """What the graph shows of its feeding, where nobody told it."""
 
 
 def adopt(path: Path, wish: Wish, own: OwnModels, manifest: Manifest) -> Adopted:
@@ -67,6 +71,7 @@ def adopt(path: Path, wish: Wish, own: OwnModels, manifest: Manifest) -> Adopted
     Raises ModelError naming the file for one that is no embedder, UserError for an id, a space or
     a feeding that does not go with it. Nothing is written unless all is well.
     """
+    _check_texts(path, wish)
     subject = _read(path, manifest)
     old = _holder_of(wish, subject, own, manifest)
     if old is not None:
@@ -77,36 +82,86 @@ def adopt(path: Path, wish: Wish, own: OwnModels, manifest: Manifest) -> Adopted
         entry = own.entry(listing)
     kin = [e for e in manifest.entries if e.space == entry.space]
     _check_alike(entry, kin)
+    try_out(path, entry)
     held = _held_against(_loaded(replace(entry, path=path)), entry, kin)
     own.prepare()
     data = path.read_bytes()
     if hashlib.sha256(data).hexdigest() != entry.sha256:
         raise ModelError(f"{path}: a file that stays as it is expected, it was changed meanwhile")
-    if not entry.path.is_file() or entry.path.read_bytes() != data:
-        write_atomic(entry.path, data, MODE)
-    if held.fresh:
-        _record(own.golden, entry.space, held.faces)
-    if listing is not None:
-        own.put(listing)
-    return Adopted(entry, subject.opset, old is None, held.agreement)
+    pin = next((other.golden for other in own.entries() if other.space == entry.space), "")
+    with _all_or_nothing(own.folder):
+        if not entry.path.is_file() or entry.path.read_bytes() != data:
+            write_atomic(entry.path, data, MODE)
+        if held.fresh:
+            pin = _record(own.golden, entry.space, held.faces)
+        if listing is not None:
+            own.put(listing)
+        if pin:
+            own.pin_golden(entry.space, pin)
+    alone = old is None and not kin and wish.mean is None and wish.scale is None
+    remark = subject.remark if alone else ""
+    return Adopted(entry, subject.opset, old is None, held.agreement, remark)
+
+
+@contextlib.contextmanager
+def _all_or_nothing(folder: Path) -> Iterator[None]:
+    """What is new in a folder goes again when the block fails: the disk may be full half-way."""
+    before = set(folder.rglob("*"))
+    try:
+        yield
+    except BaseException:
+        for path in set(folder.rglob("*")) - before:
+            with contextlib.suppress(OSError):
+                path.unlink()
+        raise
+
+
+def _check_texts(path: Path, wish: Wish) -> None:
+    """UserError for what no manifest can hold: bytes of a command line that are not UTF-8."""
+    texts = {"FILE": path.name, "--licence": wish.licence or "", "--source": wish.source or ""}
+    for name, text in texts.items():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"{name}: text in UTF-8 expected, got {text!a}",
+                hint="rename the file" if name == "FILE" else "",
+            ) from error
 
 
 def _read(path: Path, manifest: Manifest) -> Subject:
-    subject = read_subject(path, manifest=manifest)
+    subject = read_subject(path, manifest=manifest, tell=False)
     try:
         onnx.checker.check_model(subject.proto)
     except ValidationError as error:
         reason = (str(error).strip().splitlines() or ["no reason given"])[0]
-        raise ModelError(
+        raise GivenModelError(
             f"{path}: an ONNX file that onnx {onnx.__version__} accepts expected, got: {reason}",
             hint="export it again",
         ) from error
-    if not MIN_DIM <= subject.dim <= MAX_DIM:
+    inner = [
+        node
+        for node in _nodes(subject.proto)
+        if any(a.HasField("g") or a.graphs for a in node.attribute)
+    ]
+    if inner:
         raise ModelError(
+            f"{path}: a graph without loops and branches expected, {inner[0].op_type}"
+            f" {inner[0].name or 'without a name'} has a graph in it",
+            hint="export the plain embedder: each face takes the same steps",
+        )
+    if not MIN_DIM <= subject.dim <= MAX_DIM:
+        raise GivenModelError(
             f"{path}: an embedding of {MIN_DIM} to {MAX_DIM} values expected, which is what a"
             f" message carries, got {subject.dim}"
         )
     return subject
+
+
+def _nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    yield from model.graph.node
+    for function in model.functions:
+        yield from function.node
 
 
 def _holder_of(
@@ -190,7 +245,7 @@ def _fed(wish: Wish, subject: Subject, kin: Sequence[ModelEntry]) -> InputSpec:
     numbers = [float(v) for v in (wish.mean, wish.scale) if v is not None]
     if wish.scale == 0 or not all(map(math.isfinite, numbers)):
         raise UserError("--mean, --scale: finite numbers and a scale other than 0 expected")
-    base = kin[0].input if kin else Feeding()
+    base = kin[0].input if kin else subject.input
     fed = {"channels": base.channels, "mean": base.mean, "scale": base.scale}
     return msgspec.structs.replace(subject.input, **{**fed, **given})
 
@@ -207,8 +262,11 @@ def _check_alike(entry: ModelEntry, others: Sequence[ModelEntry]) -> None:
 
 def _loaded(entry: ModelEntry) -> Embedder:
     """The file as the daemon would load it, once run."""
-    embedder = Embedder(entry, Session(entry, _THREADS))
-    _golden_by(embedder)
+    try:
+        embedder = Embedder(entry, Session(entry, _THREADS))
+        _golden_by(embedder)
+    except ModelError as error:
+        raise GivenModelError(error.message, hint=error.hint) from error
     return embedder
 
 
@@ -221,7 +279,7 @@ def _golden_by(embedder: Embedder) -> tuple[GoldenFace, ...]:
         try:
             faces.append(GoldenFace(path.name, crop, embedder.embed(crop)))
         except EmbeddingError as error:
-            raise ModelError(
+            raise GivenModelError(
                 f"model {embedder.id}: one embedding of each golden face expected,"
                 f" {path.name} gave: {error}",
                 hint="is it fed rightly? --channels, --mean and --scale say how",
@@ -248,7 +306,7 @@ def _held_against(embedder: Embedder, entry: ModelEntry, kin: Sequence[ModelEntr
             hint="add it first, or give the INT8 file a space of its own",
         )
     # Without kin what lies there is left over from a cut, and proves nothing.
-    faces = golden_for(kin) if kin else ()
+    faces = found_golden(kin) if kin else ()
     if faces:
         return _Held(_agreeing(embedder, entry, faces), faces, fresh=False)
     if fp32:
@@ -273,9 +331,12 @@ def _agreeing(embedder: Embedder, entry: ModelEntry, faces: tuple[GoldenFace, ..
         ) from error
 
 
-def _record(folder: Path, space: str, faces: tuple[GoldenFace, ...]) -> None:
+def _record(folder: Path, space: str, faces: tuple[GoldenFace, ...]) -> str:
+    """Write the golden faces of a space; the SHA-256 to pin them with."""
     for face in faces:
         data = (shipped_models_dir() / "golden" / face.name).read_bytes()
         write_atomic(folder / face.name, data, MODE)
     vectors = {f.name: [round(float(v), 7) for v in f.embedding.vector] for f in faces}
-    write_atomic(folder / f"{space}.json", json.dumps(vectors).encode(), MODE)
+    data = json.dumps(vectors).encode()
+    write_atomic(folder / f"{space}.json", data, MODE)
+    return hashlib.sha256(data).hexdigest()

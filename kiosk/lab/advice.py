@@ -16,6 +16,9 @@ _NEAR = 0.8
 _HURTS = 4.0
 _MOST_NAMED = 4
 _HARDLY_SMALLER = 0.5
+_ENOUGH_STEPS = 16
+"""A channel that uses fewer steps of its scale than this has 3 bits of mantissa left, or less."""
+_ARM = {"aarch64", "arm64", "armv7l"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,28 +34,35 @@ class LayerError:
 class Facts:
     """What is known about one quantised model. Everything is optional; the unknown is None.
 
-    Latencies are the best of one interleaved run, in milliseconds. `features` are those of the
-    CPU as /proc/cpuinfo names them. `saturates`: 8-bit products are summed in 16 bits.
+    Latencies are two like figures of one interleaved run, in milliseconds, and `latency_figure`
+    says which. `costliest` is the kind of operator that takes the largest share of INT8's time,
+    `prelu_share` that of PRelu nodes. `fewest_steps`: of weights with one scale for all channels,
+    a tensor and how many steps of 127 its smallest channel uses. `saturates`: this CPU sums this
+    model's 8-bit products in 16 bits; `dot_product`: it has an instruction for such sums.
     """
 
     calibration_faces: int | None = None
     calibration_people: int | None = None
     holdout_faces: int | None = None
-    overlap: int | None = None
+    overlap_checked: bool | None = None
     gate: tuple[GateLine, ...] = ()
     cosine_mean: float | None = None
-    cosine_min: float | None = None
     method: Literal["static", "dynamic"] | None = None
     per_channel: bool | None = None
+    fewest_steps: tuple[str, int] | None = None
     format: Literal["QDQ", "QOperator"] | None = None
     calibration_method: Literal["MinMax", "Entropy", "Percentile"] | None = None
     latency_fp32_ms: float | None = None
     latency_int8_ms: float | None = None
+    latency_figure: str = "best times"
+    costliest: tuple[str, float] | None = None
     layers: tuple[LayerError, ...] = ()
     architecture: str | None = None
-    features: tuple[str, ...] | None = None
     saturates: bool | None = None
+    dot_product: bool | None = None
     prelu_nodes: int | None = None
+    prelu_share: float | None = None
+    prelu_rewritten: bool = False
     slopes: int | None = None
     slopes_above_one: int | None = None
     bytes_fp32: int | None = None
@@ -76,16 +86,28 @@ def advise(facts: Facts) -> tuple[Advice, ...]:
     return tuple(sorted(given, key=lambda advice: advice.weight != "warning"))
 
 
-def _overlap(facts: Facts) -> Advice | None:
-    if not facts.overlap:
+def _unchecked(facts: Facts) -> Advice | None:
+    if facts.overlap_checked is not False:
         return None
-    of = f" of {facts.holdout_faces}" if facts.holdout_faces else ""
     return Advice(
-        "overlap",
-        "warning",
-        f"{facts.overlap}{of} held-out faces are calibration faces too, by their SHA-256.",
+        "overlap-unchecked",
+        "hint",
+        "overlap with the calibration pictures not checked.",
         "A model is judged too well on the faces whose ranges it was given.",
-        "Hold out pictures, better still people, that calibration never sees.",
+        "Name them: --calibration DIR, or --record quantization_config.yaml.",
+    )
+
+
+def _few_held_out(facts: Facts) -> Advice | None:
+    faces = facts.holdout_faces
+    if faces is None or faces >= FEW_FACES:
+        return None
+    return Advice(
+        "few-held-out",
+        "hint",
+        f"{faces} held-out face{'' if faces == 1 else 's'}.",
+        "The least cosine of few faces says little about the next face.",
+        f"{FEW_FACES} faces or more make a sound judgement, 1,000 a good one.",
     )
 
 
@@ -132,7 +154,8 @@ def _gate(facts: Facts) -> Advice | None:
         "Embeddings of this file may not be compared with those of FP32."
         if failed
         else "Other faces, or another CPU, may be on the other side of the limit.",
-        "Equalise, calibrate by percentile, leave the layers with the largest error in FP32.",
+        "`kiosk lab build` equalises, chooses the calibration and leaves the fewest layers in FP32;"
+        " by hand: `kiosk lab quantize` with more faces, --calibration Percentile, --exclude NODE.",
     )
 
 
@@ -152,7 +175,7 @@ def _layers(facts: Facts) -> Advice | None:
         f"Local error against a median of {usual:.2g}: {named}"
         f"{f' and {rest} more' if rest > 0 else ''}.",
         "A few layers cost most of the cosine: the first convolution and the last ones as a rule.",
-        "Leave them in FP32 one by one, the worst first, and judge each time.",
+        "Leave them in FP32 one by one (--exclude NODE), the worst first, and judge each time.",
     )
 
 
@@ -160,7 +183,11 @@ def _slower(facts: Facts) -> Advice | None:
     fp32, int8 = facts.latency_fp32_ms, facts.latency_int8_ms
     if fp32 is None or int8 is None or int8 <= fp32:
         return None
-    seen = f"{int8:.2f} ms in INT8, {fp32:.2f} ms in FP32: {int8 / fp32:.2f} times as long."
+    seen = f"{int8:.2f} ms in INT8, {fp32:.2f} ms in FP32 ({facts.latency_figure}):"
+    seen += f" {int8 / fp32:.2f} times as long."
+    if facts.costliest is not None:
+        kind, share = facts.costliest
+        seen += f" {kind} takes {share:.0%} of it."
     if facts.method == "dynamic":
         return Advice(
             "dynamic-slower",
@@ -168,20 +195,23 @@ def _slower(facts: Facts) -> Advice | None:
             seen,
             "Dynamic quantisation measures the range of every activation anew at each run, and"
             " its convolutions have no fast kernel.",
-            "Quantise statically, with calibration faces.",
+            "Quantise statically, with calibration faces: `kiosk lab quantize --calib DIR`.",
         )
     other = {
         "QDQ": " try QOperator format with session.disable_quant_qdq=1,",
         "QOperator": " try QDQ,",
         None: "",
     }[facts.format]
+    rewrite = "" if facts.prelu_rewritten else " rewrite PReLU,"
     return Advice(
         "int8-slower",
         "warning",
         seen,
         "Float operators between the INT8 ones cost a conversion each way, and 8-bit products are"
         " fast only where the CPU has a dot product.",
-        f"See the profile by operator; rewrite PReLU,{other} or run FP32 on this machine.",
+        f"See the profile by operator;{rewrite}{other} or run FP32 on this machine."
+        if rewrite or other
+        else "See the profile by operator, and run FP32 on this machine.",
     )
 
 
@@ -193,33 +223,40 @@ def _cpu(facts: Facts) -> Advice | None:
             f"This CPU ({facts.architecture or 'x86'}) has no VNNI: U8S8 products saturate in 16"
             " bits.",
             "The same file gives other embeddings here than on ARM or with VNNI, as a rule worse"
-            " ones.",
+            " ones; the daemon's sessions do not saturate, and take longer for it.",
             "Judge in the reference arithmetic or on the board; use reduce_range or U8U8 if this"
             " machine is to run it.",
         )
-    is_arm = facts.architecture in {"aarch64", "arm64", "armv7l"}
-    if not is_arm or facts.features is None or "asimddp" in facts.features:
+    if facts.dot_product is not False:
         return None
+    wanted = "asimddp" if facts.architecture in _ARM else "VNNI"
     return Advice(
         "no-dot-product",
         "hint",
-        f"This CPU ({facts.architecture}) has no dot product (asimddp).",
-        "8-bit products take as long as float ones here: INT8 wins memory and little time.",
-        "Profile both on this very board and take the faster one.",
+        f"This CPU ({facts.architecture or 'unknown'}) has no dot product ({wanted}).",
+        "8-bit products take several instructions here: INT8 wins memory, and little time or none.",
+        "Profile both on the machine that is to run it and take the faster one.",
     )
 
 
 def _per_tensor(facts: Facts) -> Advice | None:
     if facts.per_channel is not False:
         return None
-    got = f": mean cosine {facts.cosine_mean:.4f}" if facts.cosine_mean is not None else ""
+    told = []
+    if facts.fewest_steps is not None:
+        name, steps = facts.fewest_steps
+        if steps >= _ENOUGH_STEPS and (not facts.gate or passes(facts.gate)):
+            return None
+        told.append(f"the smallest channel of {name} has {steps} of 127 steps")
+    if facts.cosine_mean is not None:
+        told.append(f"mean cosine {facts.cosine_mean:.4f}")
     return Advice(
         "per-tensor",
         "warning",
-        f"One scale for all channels of a layer's weights{got}.",
+        f"One scale for all channels of a layer's weights{': ' if told else ''}{', '.join(told)}.",
         "Channels of a depthwise convolution differ by orders of magnitude: the small ones become"
         " a few steps.",
-        "Quantise per channel (opset 13 or later); it costs no time.",
+        "Quantise statically and per channel (opset 13 or later); it costs no time.",
     )
 
 
@@ -244,9 +281,10 @@ def _prelu(facts: Facts) -> Advice | None:
     return Advice(
         "prelu-nodes",
         "hint",
-        f"{facts.prelu_nodes} PRelu node{'' if facts.prelu_nodes == 1 else 's'} left in the graph.",
+        f"{facts.prelu_nodes} PRelu node{'' if facts.prelu_nodes == 1 else 's'} left in the graph"
+        f"{'' if facts.prelu_share is None else f', {facts.prelu_share:.0%} of the time'}.",
         "ONNX Runtime's kernel for it is not vectorised and breaks the layout between"
-        " convolutions: half of the time goes there.",
+        " convolutions.",
         "Rewrite them exactly, as `kiosk lab build` does.",
     )
 
@@ -260,7 +298,8 @@ def _steep(facts: Facts) -> Advice | None:
         "hint",
         f"{facts.slopes_above_one:,}{of} PReLU slopes are above 1.",
         "max(x, a*x) is PReLU only for slopes up to 1; the other forms need more operators.",
-        "Turn them below 1 (negate the channel before, multiply by -a after): exact, and faster.",
+        "Turn them below 1 (negate the channel before, multiply by -a after): exact, and done by"
+        " `kiosk lab build`, and by `quantize` without --as-it-is, between convolutions.",
     )
 
 
@@ -278,7 +317,6 @@ def _size(facts: Facts) -> Advice | None:
 
 
 _RULES: tuple[Callable[[Facts], Advice | None], ...] = (
-    _overlap,
     _gate,
     _few_faces,
     _cpu,
@@ -286,6 +324,8 @@ _RULES: tuple[Callable[[Facts], Advice | None], ...] = (
     _per_tensor,
     _layers,
     _few_people,
+    _unchecked,
+    _few_held_out,
     _min_max,
     _prelu,
     _steep,

@@ -19,13 +19,14 @@ from kiosk.lab.files import write_model
 from kiosk.lab.gate import Line, judge, passes
 from kiosk.lab.identities import Identities
 from kiosk.lab.prepare import base_of, float_forms, ready
-from kiosk.lab.profile import Profile, profile
+from kiosk.lab.profile import profile
 from kiosk.lab.progress import say
 from kiosk.lab.quantise import Recipe, in_int8, quantised, recipe_ranges_name, to_bytes
 from kiosk.lab.roc import Roc
 from kiosk.lab.runner import Arithmetic, embeddings, inputs_of, session_of
 from kiosk.lab.search import CALIBRATIONS, Found, Search
 from kiosk.lab.subject import Subject
+from kiosk.lab.timing import Profile
 from kiosk.types import FloatArray
 
 NAIVE = "the guide's recipe as it stands"
@@ -35,7 +36,10 @@ _ROUNDS = 60
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is to be built. `name` begins the names of the files."""
+    """What is to be built. `name` begins the names of the files.
+
+    Without `identities` cosine and MAE alone are judged, and all that is written says so.
+    """
 
     subject: Subject
     calibration: FaceSet
@@ -44,6 +48,7 @@ class Request:
     name: str
     threads: int = 2
     calibrations: tuple[tuple[Method, float], ...] = CALIBRATIONS
+    identities: bool = True
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,7 +62,7 @@ class Validation:
 
     @property
     def passed(self) -> bool:
-        """Whether no line of the gate fails."""
+        """Whether every line of the gate passes, but for those left out by word."""
         return passes(self.lines)
 
 
@@ -73,6 +78,11 @@ class Made:
     layers: int
     validation: Validation | None = None
     native: Validation | None = None
+
+    @property
+    def lines(self) -> tuple[Line, ...]:
+        """The lines of the gate; none for what was not judged."""
+        return self.validation.lines if self.validation else ()
 
     @property
     def sha256(self) -> str:
@@ -99,6 +109,14 @@ class Built:
         """The variants that pass the gate."""
         return [made for made in self.variants if made.validation and made.validation.passed]
 
+    def source_ms(self) -> float:
+        """The best time of the file given, one thread, in milliseconds."""
+        return self.profile.timing(self.request.subject.path.name, 1).warm.min_ms
+
+    def fastest_fp32_ms(self) -> float:
+        """That of the fastest FP32 file: the one written, or the one given."""
+        return min(self.source_ms(), self.best_ms(self.fp32))
+
     def best_ms(self, made: Made) -> float:
         """The best time of one file, one thread, in milliseconds."""
         name = made.form if made is self.fp32 else made.file
@@ -108,8 +126,8 @@ class Built:
 def build(request: Request) -> Built:
     """Do it all, but write nothing.
 
-    Raises UserError for an overlap of calibration and held-out pictures, ModelError when the
-    search finds nothing that would pass.
+    Raises UserError for an overlap of calibration and held-out pictures and for held-out faces on
+    which the gate cannot be judged, ModelError when the search finds nothing that would pass.
     """
     both = request.holdout.overlap(request.calibration)
     if both:
@@ -118,6 +136,14 @@ def build(request: Request) -> Built:
             f"held-out pictures that calibration has not seen expected, {len(both)} are in both:"
             f" {named}",
             hint="take them out of one folder",
+        )
+    why = Identities.of(request.holdout.faces).why_no_roc() if request.identities else ""
+    if why:
+        raise UserError(
+            f"{request.holdout.folder}: held-out faces to judge AUC drop and TAR@1e-3 drop on"
+            f" expected, they could not be judged ({why})",
+            hint="hold out more people, a folder for each, or judge cosine and MAE alone with"
+            " --no-identities",
         )
     return _Build(request).run()
 
@@ -132,7 +158,7 @@ class _Build:
         self._people = Identities.of(request.holdout.faces)
         self._source = ready(request.subject)
         self._matrix = self._embed(self._source, "native")
-        self._roc = self._people.roc(self._matrix)
+        self._roc = self._people.roc(self._matrix) if request.identities else None
 
     def run(self) -> Built:
         request, subject = self._request, self._subject
@@ -168,7 +194,7 @@ class _Build:
         )
 
     def _naive(self, folder: Path) -> Made:
-        say(f"{NAIVE}, to compare with")
+        say(f"step 1 of 5: {NAIVE}, to compare with")
         ranges = folder / "naive.json"
         write_ranges(
             self._source,
@@ -192,7 +218,7 @@ class _Build:
         )
 
     def _variant(self, base: onnx.ModelProto, found: Found, plan: Plan, search: Search) -> Made:
-        say(f"judging {plan.variant} on held-out faces")
+        say(f"step 4 of 5: judging {plan.variant} on held-out faces")
         both = assemble(base, found.factors, plan, search.range_file(plan))
         eight, layers = in_int8(both.shipped)
         return Made(
@@ -208,7 +234,7 @@ class _Build:
 
     def _measure(self, quantised_files: Sequence[Made]) -> tuple[Made, Profile]:
         """Time everything in one run, and take the fastest form of FP32."""
-        say("measuring on this machine")
+        say("step 5 of 5: measuring on this machine, a few minutes")
         forms = {name: to_bytes(model) for name, model in float_forms(self._subject).items()}
         models = {**forms, **{made.file: made.data for made in quantised_files}}
         measured = profile(
@@ -230,9 +256,9 @@ class _Build:
 
     def _validate(self, model: onnx.ModelProto, arithmetic: Arithmetic) -> Validation:
         matrix = self._embed(model, arithmetic)
-        agreed, roc = agreement(self._matrix, matrix), self._people.roc(matrix)
-        why = "a folder for each person, and enough of them, needed"
-        lines = judge(agreed, self._roc, roc, why_no_roc="" if roc else why)
+        agreed = agreement(self._matrix, matrix)
+        roc = None if self._roc is None else self._people.roc(matrix)
+        lines = judge(agreed, self._roc, roc, identities=self._request.identities)
         return Validation(agreed, roc, lines, matrix)
 
     def _embed(self, model: onnx.ModelProto, arithmetic: Arithmetic) -> FloatArray:
@@ -240,7 +266,7 @@ class _Build:
         return embeddings(session, self._holdout, self._subject.output_name)
 
 
-def write_files(built: Built) -> list[Path]:
+def write_files(built: Built, out: Path) -> list[Path]:
     """Write the FP32 form and every variant that passes, each loaded and run beforehand.
 
     Raises ModelError, naming the failing lines, when none passes.
@@ -252,6 +278,6 @@ def write_files(built: Built) -> list[Path]:
     some = inputs_of(request.holdout.faces[:2], request.subject.input)
     written = []
     for made in (built.fp32, *passing):
-        write_model(request.out / made.file, onnx.load_model_from_string(made.data), some)
-        written.append(request.out / made.file)
+        write_model(out / made.file, onnx.load_model_from_string(made.data), some)
+        written.append(out / made.file)
     return written

@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -21,19 +22,23 @@ def hashes_of_folder(folder: Path) -> frozenset[str]:
     return frozenset(digest_of(path) for path in pictures_of(folder))
 
 
-def hashes_of_record(path: Path) -> frozenset[str]:
-    """The SHA-256 of every calibration picture that a quantization_config.yaml lists.
-
-    `calibration.files` is the list, `calibration.digest` the SHA-256 over the sorted list, one a
-    line, as FaceSet.digest. Raises UserError for a record without a list, or with another digest.
-    """
+def _document(path: Path) -> Any:
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: a record expected, {error.strerror}") from error
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{path}: a record in YAML expected, {reason}") from error
+
+
+def hashes_of_record(path: Path) -> frozenset[str]:
+    """The SHA-256 of every calibration picture that a quantization_config.yaml lists.
+
+    `calibration.files` is the list, `calibration.digest` the SHA-256 over the sorted list, one a
+    line, as FaceSet.digest. Raises UserError for a record without either, or with another digest.
+    """
+    document = _document(path)
     section = document.get("calibration") if isinstance(document, dict) else None
     files = section.get("files") if isinstance(section, dict) else None
     if not isinstance(section, dict) or not isinstance(files, list) or not files:
@@ -46,13 +51,36 @@ def hashes_of_record(path: Path) -> frozenset[str]:
     if odd is not None:
         raise UserError(f"{path}: calibration.files: a SHA-256 expected, got {odd[:80]!r}")
     digest = hashlib.sha256("\n".join(sorted(hashes)).encode()).hexdigest()
-    if section.get("digest", digest) != digest:
+    if "digest" not in section:
+        raise UserError(
+            f"{path}: calibration.digest expected, it has none",
+            hint="take the record that the build wrote, unchanged",
+        )
+    if section["digest"] != digest:
         raise UserError(
             f"{path}: calibration.digest {digest} expected of the files listed,"
             f" got {section['digest']}",
             hint="the record was changed by hand, or is not whole",
         )
     return frozenset(hashes)
+
+
+def refuse_other_file(path: Path, int8: Path, sha256: str) -> None:
+    """UserError unless the record lists this very INT8 file: its calibration is another file's."""
+    document = _document(path)
+    files = document.get("files") if isinstance(document, dict) else None
+    if not isinstance(files, list) or not files:
+        raise UserError(
+            f"{path}: files expected, the name and SHA-256 of each model; it has none",
+            hint="take the record that the build wrote, unchanged",
+        )
+    known = {str(item.get("sha256")) for item in files if isinstance(item, dict)}
+    if sha256 not in known:
+        raise UserError(
+            f"{path}: the record of {int8} (SHA-256 {sha256}) expected, it lists"
+            f" {len(known)} other files",
+            hint="give the record that lies beside that file",
+        )
 
 
 def refuse_overlap(images: Sequence[Path], calibrated: frozenset[str], source: Path) -> None:

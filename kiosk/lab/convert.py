@@ -15,6 +15,7 @@ from pathlib import Path
 import onnx
 
 from kiosk.errors import KioskError, ModelError, UserError
+from kiosk.lab.files import blank_of, write_model
 from kiosk.lab.fold import folded
 from kiosk.lab.prelu import as_blocked
 from kiosk.lab.tflite_graph import OnnxWriter, read_graph
@@ -121,9 +122,9 @@ def main(arguments: list[str] | None = None) -> int:
             if options.sources is None:
                 fetch(Path(scratch))
             built = build(options.sources or Path(scratch))
-        options.out.mkdir(parents=True, exist_ok=True)
         for name, data in built.items():
-            (options.out / name).write_bytes(data)
+            model = onnx.load_model_from_string(data)
+            write_model(options.out / name, model, [blank_of(model)])
         return 0 if _report(built) else 1
     except (KioskError, OSError) as error:
         print(f"convert: {error}", file=sys.stderr)  # noqa: T201 - the command's output

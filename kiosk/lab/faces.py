@@ -25,11 +25,15 @@ Crops = Callable[[Path], Pixels]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Face:
-    """One aligned face: `sha256` is that of the picture file, `pixels` uint8 BGR (112, 112, 3)."""
+    """One aligned face: `sha256` is that of the picture file, `pixels` uint8 BGR (112, 112, 3).
+
+    `person` is as `person_of` says.
+    """
 
     path: Path
     sha256: str
     pixels: Pixels
+    person: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +127,7 @@ def read_files(folder: Path, paths: Iterable[Path], *, aligned: bool) -> FaceSet
         except PictureError as error:
             skipped.append(Skipped(path, error.message))
             continue
-        faces.append(Face(path, digest_of(path), pixels))
+        faces.append(Face(path, digest_of(path), pixels, person_of(folder, path)))
     if not faces:
         first = f", the first: {skipped[0].reason}" if skipped else ""
         raise UserError(
@@ -131,6 +135,12 @@ def read_files(folder: Path, paths: Iterable[Path], *, aligned: bool) -> FaceSet
             hint="--aligned takes 112x112 crops as they are" if not aligned else "",
         )
     return FaceSet(folder, tuple(faces), tuple(skipped))
+
+
+def person_of(folder: Path, path: Path) -> str:
+    """Who is on a picture: the first folder below the set's own, "" for a picture in none."""
+    below = path.relative_to(folder).parts
+    return below[0] if len(below) > 1 else ""
 
 
 def digest_of(path: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,9 +11,9 @@ from kiosk.lab import machine
 from kiosk.lab.advice import Advice, Facts, LayerError, advise
 from kiosk.lab.agreement import cosines_of
 from kiosk.lab.build import NAIVE, Built, Made
-from kiosk.lab.gate import JUDGED_FAR, Line
+from kiosk.lab.gate import JUDGED_FAR, shortfall, unjudged
 from kiosk.lab.identities import Identities
-from kiosk.lab.margin import GateLine
+from kiosk.lab.margin import GateLine, gate_lines
 from kiosk.lab.record import versions
 from kiosk.lab.report_data import (
     Curve,
@@ -32,20 +31,17 @@ from kiosk.lab.report_data import (
     thinned,
 )
 from kiosk.lab.roc import FARS, Roc
+from kiosk.vision.cpu import read_cpu
 
 _LEAST_EDGE, _BINS = 0.975, 50
-_BEST = {"mean cosine": 1.0, "min cosine": 1.0}
 
 
 def report_data(built: Built) -> ReportData:
     """The figures of the report: the chosen variant, or the best where none passes."""
-    best = built.chosen or max(
-        built.variants,
-        key=lambda made: made.validation.agreed.mean_cosine if made.validation else 0,
-    )
+    best = _best(built)
     request, judged = built.request, best.validation
     this = machine.describe()
-    gate = gate_lines(judged.lines if judged else ())
+    gate = gate_lines(best.lines)
     people = Identities.of(request.holdout.faces)
     edges = cosine_edges(judged.agreed.min_cosine if judged else 1.0)
     shown: list[tuple[str, Role, Any, Roc | None]] = [
@@ -69,6 +65,7 @@ def report_data(built: Built) -> ReportData:
         int8_layers=best.int8,
         layers_total=best.layers,
         gate=gate,
+        not_judged=tuple(Entry(x.name, x.note) for x in unjudged(best.lines)),
         curves=tuple(_curve(name, role, roc) for name, role, _, roc in shown if roc is not None),
         similarities=tuple(
             similarity_of(name, role, scores[same], scores[~same])
@@ -89,26 +86,30 @@ def report_data(built: Built) -> ReportData:
     )
 
 
+def advice_of(built: Built) -> tuple[Advice, ...]:
+    """The advice of the report."""
+    best = _best(built)
+    return _advice(built, best, gate_lines(best.lines))
+
+
+def _best(built: Built) -> Made:
+    return built.chosen or max(
+        built.variants,
+        key=lambda made: made.validation.agreed.mean_cosine if made.validation else 0,
+    )
+
+
 def cosine_edges(least: float) -> tuple[float, ...]:
     """Edges of the histogram of cosines to FP32: all of the judged model lies between them."""
     start = min(_LEAST_EDGE, np.floor(least * 40) / 40)
     return tuple(float(f"{edge:.5f}") for edge in np.linspace(start, 1.0, _BINS + 1))
 
 
-def gate_lines(lines: Sequence[Line]) -> tuple[GateLine, ...]:
-    """The lines that have a limit and were judged, as the report draws them."""
-    return tuple(
-        GateLine(line.name, line.got, float(line.limit.split()[-1]), _BEST.get(line.name, 0.0))
-        for line in lines
-        if line.got is not None and line.passed is not None
-    )
-
-
 def _summary(built: Built, best: Made) -> str:
     words = f"{best.int8} of {best.layers} layers in 8 bits"
     if built.chosen is None:
         return f"{words}; no variant passes the gate."
-    source = built.profile.timing(built.request.subject.path.name, 1).warm.min_ms
+    source = built.source_ms()
     return (
         f"{words}, {built.best_ms(best):.2f} ms on one thread where the file given takes"
         f" {source:.2f} ms and its fastest exact rewrite {built.best_ms(built.fp32):.2f} ms."
@@ -166,6 +167,7 @@ def _tries(built: Built) -> tuple[Try, ...]:
             made.validation.passed if made.validation else None,
             made is built.chosen,
             "held-out faces",
+            shortfall(made.lines),
         )
         for made in final
     ]
@@ -173,34 +175,32 @@ def _tries(built: Built) -> tuple[Try, ...]:
         Try(t.name, t.int8, t.layers, t.score.mean, t.score.least, note="search, tuning faces")
         for t in built.found.tries
     ]
-    # Where the search comes back to where it was, the row is the same: once is enough.
-    return (*ends, *dict.fromkeys(searched))
+    return (*ends, *searched)
 
 
 def _advice(built: Built, best: Made, gate: tuple[GateLine, ...]) -> tuple[Advice, ...]:
-    request, this, plan = built.request, machine.describe(), best.plan
+    request, cpu, plan = built.request, read_cpu(), best.plan
     agreed = best.validation.agreed if best.validation else None
     return advise(
         Facts(
             calibration_faces=len(request.calibration.faces),
             calibration_people=Identities.of(request.calibration.faces).count(),
             holdout_faces=len(request.holdout.faces),
-            overlap=0,
             gate=gate,
             cosine_mean=agreed.mean_cosine if agreed else None,
-            cosine_min=agreed.min_cosine if agreed else None,
             method="static",
             per_channel=plan.recipe.per_channel if plan else None,
             calibration_method=plan.recipe.calibration if plan else None,
-            latency_fp32_ms=built.best_ms(built.fp32),
+            latency_fp32_ms=built.fastest_fp32_ms(),
+            prelu_rewritten=True,
             latency_int8_ms=built.best_ms(best),
             layers=tuple(
                 LayerError(row.name, row.error, not row.kept_fp32)
                 for row in _layers(built, best).rows
             ),
-            architecture=this["architecture"],
-            features=tuple(this["features"]),
-            saturates=this["saturates"],
+            architecture=cpu.machine,
+            saturates=cpu.saturates,
+            dot_product=cpu.has_dot_product,
             bytes_fp32=request.subject.path.stat().st_size,
             bytes_int8=len(best.data),
         )
@@ -214,11 +214,12 @@ def _records(built: Built) -> tuple[Record, ...]:
         Entry(f"{what}: {len(faces.faces)} faces", faces.digest)
         for what, faces in (("calibration", request.calibration), ("held out", request.holdout))
     ]
-    skipped = [
-        Entry(f"skipped: {each.path.name}", each.reason)
-        for faces in (request.calibration, request.holdout)
-        for each in faces.skipped
-    ]
+    gave_none = [each for faces in (request.calibration, request.holdout) for each in faces.skipped]
+    skipped = [Entry(f"skipped: {each.path.name}", each.reason) for each in gave_none]
+    # Without a person's folder at all every face is one: the gate says that once.
+    if request.identities:
+        pairless = Identities.of(request.holdout.faces).skipped.values()
+        skipped += [Entry(f"in no pair: {each.path.name}", each.reason) for each in pairless]
     source = Entry(request.subject.path.name, request.subject.sha256)
     return (
         Record("Files, SHA-256", (source, *files)),

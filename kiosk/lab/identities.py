@@ -2,31 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
-from kiosk.lab.faces import Face
-from kiosk.lab.gate import JUDGED_FAR, LEAST_GENUINE, LEAST_IMPOSTORS
+from kiosk.lab.faces import Face, Skipped
+from kiosk.lab.gate import JUDGED_FAR, too_few
+from kiosk.lab.pairs import pairless
 from kiosk.lab.roc import Flags, Roc, Values, measure
 from kiosk.types import FloatArray
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Identities:
-    """One person for each face, by the folder it lies in."""
+    """One person for each face, "" where it lies in no person's folder.
+
+    `skipped` are the faces that make no pair, by number: the rule is that of `pairs.from_folders`.
+    """
 
     people: tuple[str, ...]
+    skipped: Mapping[int, Skipped] = field(default_factory=dict)
 
     @classmethod
     def of(cls, faces: Sequence[Face]) -> Identities:
         """The people of a set whose pictures lie in a folder for each person."""
-        return cls(tuple(str(face.path.parent) for face in faces))
+        without = pairless([(face.path, face.person, face.sha256) for face in faces])
+        skipped = {i: Skipped(faces[i].path, reason) for i, reason in without.items()}
+        return cls(tuple(face.person for face in faces), skipped)
 
-    def count(self) -> int:
-        """How many people there are."""
-        return len(set(self.people))
+    def count(self) -> int | None:
+        """How many people there are; None where the folders name nobody."""
+        return len(set(self.people) - {""}) or None
+
+    def why_no_roc(self) -> str:
+        """Why the gate cannot judge the curves on these faces; "" when it can."""
+        if self.count() is None:
+            return "no identities: a folder for each person needed"
+        names, genuine = self._paired()[1], 0
+        for count in np.unique(names, return_counts=True)[1].tolist():
+            genuine += count * (count - 1) // 2
+        impostors = len(names) * (len(names) - 1) // 2 - genuine
+        return too_few(genuine, impostors)
+
+    def _paired(self) -> tuple[list[int], NDArray[np.str_]]:
+        """The faces that make pairs, by number, and their people."""
+        kept = [i for i in range(len(self.people)) if i not in self.skipped]
+        return kept, np.array([self.people[i] for i in kept], dtype=np.str_)
 
     def every(self, nth: int) -> frozenset[int]:
         """The faces of every n-th person; every n-th face where that leaves nobody on one side."""
@@ -38,17 +61,15 @@ class Identities:
 
     def scored(self, matrix: FloatArray) -> tuple[Values, Flags]:
         """The cosine of every pair of faces, and whether it is one person's."""
-        names = np.array(self.people)
+        kept, names = self._paired()
+        rows = matrix[kept].astype(np.float64)
         upper = np.triu_indices(len(names), 1)
-        scores = (matrix.astype(np.float64) @ matrix.T.astype(np.float64))[upper]
+        scores = (rows @ rows.T)[upper]
         return np.asarray(scores), np.asarray((names[:, None] == names)[upper])
 
     def roc(self, matrix: FloatArray) -> Roc | None:
         """The curve over all pairs; None where they are too few for the gate."""
-        scores, same = self.scored(matrix)
-        if int(same.sum()) < LEAST_GENUINE or int((~same).sum()) < LEAST_IMPOSTORS:
-            return None
-        return measure(scores, same)
+        return None if self.why_no_roc() else measure(*self.scored(matrix))
 
     def tar_drop(self, reference: FloatArray, other: FloatArray) -> float | None:
         """TAR lost at the gate's FAR; None where the pairs are too few."""

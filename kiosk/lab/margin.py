@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from kiosk.lab.gate import Line
+
+_BEST = {"mean cosine": 1.0, "min cosine": 1.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +36,21 @@ class GateLine:
         NaN for a NaN: `max` would make 0 of it.
         """
         share = (self.best - self.value) / (self.best - self.limit)
-        return 0.0 if share < 0 else share
+        return 0.0 if share <= 0 else share  # not a minus zero
 
     @property
     def sign(self) -> str:
         """The relation that the gate asks for."""
         return ">" if self.limit < self.best else "<"
+
+
+def gate_lines(lines: Sequence[Line]) -> tuple[GateLine, ...]:
+    """The lines of the gate that have a limit and were judged."""
+    return tuple(
+        GateLine(line.name, line.got, float(line.limit.split()[-1]), _BEST.get(line.name, 0.0))
+        for line in lines
+        if line.got is not None and line.passed is not None
+    )
 
 
 def passes(lines: tuple[GateLine, ...]) -> bool:

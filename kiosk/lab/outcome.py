@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
 from kiosk.lab import machine
-from kiosk.lab.build import Built, Made, Validation
+from kiosk.lab.build import Built, Made, Validation, write_files
 from kiosk.lab.figures import report_data
-from kiosk.lab.files import write_bytes
+from kiosk.lab.files import staged, write_bytes
+from kiosk.lab.gate import failing, not_judged, passes
 from kiosk.lab.identities import Identities
 from kiosk.lab.quantise import recipe_ranges_name
 from kiosk.lab.record import CONFIG_NAME, RANGES_NAME, as_yaml, ranges_document, versions
@@ -21,13 +23,18 @@ _TYPES = {"S8": "INT8", "U8": "UINT8"}
 
 
 def write_outcome(built: Built) -> dict[str, Any]:
-    """Write record, ranges, report and figures into the build's folder; returns the record.
+    """Write models, record, ranges, report and figures into the build's folder; the record.
 
-    Without a variant that passes there is no record, only the report.
+    Without a variant that passes there is no model and no record, only the report.
     """
-    out = built.request.out
-    document: dict[str, Any] = {}
+    with staged(built.request.out, last=CONFIG_NAME) as folder:
+        return _write(built, folder)
+
+
+def _write(built: Built, out: Path) -> dict[str, Any]:
+    document: dict[str, Any] = {"quantized_model": None, "judged": _judged(built)}
     if built.chosen is not None:
+        write_files(built, out)
         plans = tuple(made.plan for made in built.variants if made.plan is not None)
         beside = ranges_document(built.found.factors, plans, built.ranges)
         document = record_document(built, built.chosen, hashlib.sha256(beside).hexdigest())
@@ -80,6 +87,7 @@ def record_document(built: Built, chosen: Made, ranges_sha256: str) -> dict[str,
         "files": [_float_file(built), *(_int8_file(built, made) for made in built.passing())],
         "ranges": {"file": RANGES_NAME, "sha256": ranges_sha256},
         "tries": [_tried_document(tried) for tried in built.found.tries],
+        "judged": _judged(built),
         "versions": versions(),
         "machine": dict(machine.describe()),
     }
@@ -124,6 +132,7 @@ def _validation(built: Built, judged: Validation | None) -> dict[str, Any]:
         "digest": built.request.holdout.digest,
         "arithmetic": "reference",
         "passed": judged.passed,
+        "not_judged": not_judged(judged.lines),
         **_agreed(judged),
     }
     if judged.roc is not None and built.source_roc is not None:
@@ -134,6 +143,24 @@ def _validation(built: Built, judged: Validation | None) -> dict[str, Any]:
             document[f"tar_fp32@{far_name(far)}"] = built.source_roc.at(far).tar
             document[f"tar_int8@{far_name(far)}"] = judged.roc.at(far).tar
     return document
+
+
+def _judged(built: Built) -> list[dict[str, Any]]:
+    """Every form that was judged on held-out faces, the ones that fail too, and on which line."""
+    return [
+        {
+            "file": made.file,
+            "passed": passes(made.lines),
+            "failing": [
+                {"line": line.name, "limit": line.limit, "got": line.got}
+                for line in failing(made.lines)
+            ],
+            "not_judged": not_judged(made.lines),
+            **_agreed(made.validation),
+            "best_ms": round(built.best_ms(made), 3),
+        }
+        for made in (built.naive, *built.variants)
+    ]
 
 
 def _agreed(judged: Validation | None) -> dict[str, float]:
@@ -151,14 +178,15 @@ def _agreed(judged: Validation | None) -> dict[str, float]:
 
 def _performance(built: Built, made: Made) -> dict[str, Any]:
     source = built.request.subject
-    fp32 = built.profile.timing(source.path.name, 1).warm.min_ms
+    fp32 = built.source_ms()
     int8 = built.best_ms(made)
     size = source.path.stat().st_size
     return {
         "inference_time_fp32": f"{fp32:.2f}ms",
         "inference_time_int8": f"{int8:.2f}ms",
         "inference_time_fp32_rewritten": f"{built.best_ms(built.fp32):.2f}ms",
-        "speedup": f"{fp32 / int8:.2f}x",
+        "speedup": f"{built.fastest_fp32_ms() / int8:.2f}x",
+        "speedup_over_file_given": f"{fp32 / int8:.2f}x",
         "model_size_reduction": f"{100 * (1 - len(made.data) / size):.1f}%",
         "threads": 1,
     }

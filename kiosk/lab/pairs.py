@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from kiosk.errors import UserError
-from kiosk.lab.faces import SUFFIXES, Skipped, digest_of, pictures_of
+from kiosk.lab.faces import SUFFIXES, Skipped, digest_of, person_of, pictures_of
 from kiosk.lab.roc import Flags, Numbers, Values
 from kiosk.types import FloatArray
 
@@ -25,7 +25,8 @@ class Pairs:
     """Pairs by the numbers of their pictures.
 
     `left`, `right`, `same` and `fold` have an entry for each pair, `person` one for each picture;
-    `fold` and `person` are None where unknown. `skipped` are files that give no pair.
+    `fold` and `person` are None where unknown. `skipped` are files that give no pair, `repeated`
+    counts the rows that name a pair anew.
     """
 
     source: Path
@@ -36,6 +37,7 @@ class Pairs:
     person: Numbers | None = None
     fold: Numbers | None = None
     skipped: tuple[Skipped, ...] = ()
+    repeated: int = 0
 
     def __len__(self) -> int:
         return len(self.same)
@@ -107,6 +109,7 @@ def from_csv(path: Path) -> Pairs:
     names the line.
     """
     rows: dict[tuple[Path, Path], _Row] = {}
+    repeated = 0
     for place, (number, cells) in enumerate(_csv_rows(path)):
         where = f"{path}, line {number}"
         if len(cells) != 3:
@@ -124,9 +127,10 @@ def from_csv(path: Path) -> Pairs:
         if first == second:
             raise UserError(f"{where}: two pictures expected, got {cells[0].strip()} twice")
         known = rows.setdefault((min(first, second), max(first, second)), row)
+        repeated += known is not row
         if known.same != row.same:
             raise UserError(f"{where}: line {known.line} gives this pair the other label")
-    return _numbered(path, list(rows.values()))
+    return replace(_numbered(path, list(rows.values())), repeated=repeated)
 
 
 def _is_picture(path: Path) -> bool:
@@ -230,29 +234,38 @@ def _numbered(source: Path, rows: Sequence[_Row]) -> Pairs:
     )
 
 
+def pairless(files: Sequence[tuple[Path, str, str]]) -> dict[int, str]:
+    """Which of these (path, person, SHA-256) make no pair, by number, and why.
+
+    A picture of nobody, a second copy of one person's picture, and a picture that lies in two
+    people's folders: an impostor pair of cosine 1, and which folder errs nobody knows.
+    """
+    people: dict[str, dict[str, Path]] = {}
+    for path, person, digest in files:
+        if person:
+            people.setdefault(digest, {}).setdefault(person, path)
+    found: dict[int, str] = {}
+    for number, (path, person, digest) in enumerate(files):
+        if not person:
+            found[number] = f"{path}: lies in no person's folder"
+        elif len(people[digest]) > 1:
+            other = next(p for name, p in people[digest].items() if name != person)
+            found[number] = f"{path}: two people's, the same file as {other}"
+        elif people[digest][person] != path:
+            found[number] = f"{path}: the same file as {people[digest][person]}"
+    return found
+
+
 def from_folders(folder: Path) -> Pairs:
     """All pairs of the pictures in a folder that has one folder for each person.
 
-    A second copy of a picture of one person and pictures outside of a person's folder are skipped
-    and named. Raises UserError for a picture that two people share, and above MOST_PAIRS.
+    What `pairless` names is skipped. Raises UserError above MOST_PAIRS.
     """
-    kept: list[Path] = []
-    names: list[str] = []
-    skipped: list[Skipped] = []
-    seen: dict[str, Path] = {}
-    for path in pictures_of(folder):
-        below = path.relative_to(folder).parts
-        if len(below) < 2:
-            skipped.append(Skipped(path, f"{path}: lies in no person's folder"))
-            continue
-        first = seen.setdefault(digest_of(path), path)
-        if first is path:
-            kept.append(path)
-            names.append(below[0])
-        elif first.relative_to(folder).parts[0] == below[0]:
-            skipped.append(Skipped(path, f"{path}: the same file as {first}"))
-        else:
-            raise UserError(f"{folder}: different people expected, {first} and {path} are one file")
+    files = [(path, person_of(folder, path), digest_of(path)) for path in pictures_of(folder)]
+    without = pairless(files)
+    skipped = [Skipped(files[i][0], reason) for i, reason in without.items()]
+    kept = [path for i, (path, _, _) in enumerate(files) if i not in without]
+    names = [person for i, (_, person, _) in enumerate(files) if i not in without]
     if len(set(names)) < 2:
         raise UserError(
             f"{folder}: a folder for each of two people or more expected, got {len(set(names))}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,12 @@ import numpy as np
 import onnx
 
 from kiosk.errors import UserError
+from kiosk.lab.advice import Advice, advise
 from kiosk.lab.calibrate import write_ranges
-from kiosk.lab.faces import FaceSet, read_folder
+from kiosk.lab.faces import FaceSet, Skipped, read_folder
 from kiosk.lab.files import write_model
+from kiosk.lab.grounds import graph_facts
+from kiosk.lab.identities import Identities
 from kiosk.lab.prelu import PART
 from kiosk.lab.prepare import base_of, ready
 from kiosk.lab.progress import say
@@ -22,8 +25,7 @@ from kiosk.lab.quantise import Recipe, in_int8, preprocessed, quantised, size_of
 from kiosk.lab.runner import inputs_of
 from kiosk.lab.subject import Subject
 from kiosk.types import FloatArray
-
-LEAST_FACES = 50
+from kiosk.vision.cpu import read_cpu
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +37,13 @@ class Done:
     bytes: int
     source_bytes: int
     faces: int
-    skipped: tuple[str, ...]
-    advice: tuple[str, ...]
+    skipped: tuple[Skipped, ...]
+    advice: tuple[Advice, ...]
 
     def document(self) -> dict[str, Any]:
         """The JSON form."""
-        return asdict(self)
+        skipped = [{"file": str(s.path), "reason": s.reason} for s in self.skipped]
+        return {**asdict(self), "skipped": skipped}
 
 
 def quantise_file(
@@ -86,8 +89,8 @@ def quantise_file(
         bytes=len(data),
         source_bytes=size_of(subject.proto),
         faces=len(faces.faces) if faces else 0,
-        skipped=tuple(f"{s.path}: {s.reason}" for s in faces.skipped) if faces else (),
-        advice=_advice(faces),
+        skipped=faces.skipped if faces else (),
+        advice=_advice(result, faces, subject),
     )
 
 
@@ -113,13 +116,16 @@ def _noise(subject: Subject) -> FloatArray:
     return values
 
 
-def _advice(faces: FaceSet | None) -> tuple[str, ...]:
-    if faces is None:
-        return ()
-    lines = [f"skipped {s.path}: {s.reason}" for s in faces.skipped]
-    if len(faces.faces) < LEAST_FACES:
-        lines.append(
-            f"warning: {len(faces.faces)} faces to calibrate with, at least {LEAST_FACES} and"
-            " better 100 to 1000 expected: the ranges of activations may be those of a few people"
+def _advice(model: onnx.ModelProto, faces: FaceSet | None, subject: Subject) -> tuple[Advice, ...]:
+    facts = replace(
+        graph_facts(model, read_cpu()),
+        bytes_fp32=size_of(subject.proto),
+        bytes_int8=size_of(model),
+    )
+    if faces is not None:
+        facts = replace(
+            facts,
+            calibration_faces=len(faces.faces),
+            calibration_people=Identities.of(faces.faces).count(),
         )
-    return tuple(lines)
+    return advise(facts)

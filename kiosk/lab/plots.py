@@ -11,7 +11,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-from kiosk.lab.profile import ModelProfile, Profile
 from kiosk.lab.report_data import Agreement, Curve, Layer, Layers, Role, Similarity, Try
 from kiosk.lab.theme import (
     GENUINE,
@@ -24,6 +23,7 @@ from kiosk.lab.theme import (
     STYLE,
     svg_of,
 )
+from kiosk.lab.timing import ModelProfile, Profile
 
 _WIDTH_IN = 5.4
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -47,7 +47,8 @@ def roc(curves: Sequence[Curve]) -> str:
         axes.set_xscale("log")
         least = min((curve.far[0] for curve in curves if curve.far), default=1e-4)
         axes.set_xlim(least, 1)
-        lowest = min((curve.tar[0] for curve in curves if curve.tar), default=0.0)
+        # Never 1, where all lie at the top: an axis has two ends.
+        lowest = min((min(curve.tar[0], 0.99) for curve in curves if curve.tar), default=0.0)
         axes.set_ylim(max(0.0, lowest - (1 - lowest) * 0.08), 1 + (1 - lowest) * 0.02)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _power(x)))
         axes.xaxis.set_minor_formatter(NullFormatter())

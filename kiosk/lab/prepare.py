@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import version_converter
 
-from kiosk.errors import ModelError
+from kiosk.errors import GivenModelError, ModelError
 from kiosk.lab.equalise import with_factors
 from kiosk.lab.fold import folded, with_pointwise_norms
 from kiosk.lab.prelu import as_blocked, as_four, as_max, with_slopes_below_one
@@ -31,7 +31,7 @@ def ready(subject: Subject) -> onnx.ModelProto:
     something else.
     """
     if subject.is_quantised:
-        raise ModelError(
+        raise GivenModelError(
             f"{subject.path}: an FP32 model expected, it is quantised already",
             hint="give the FP32 file that it was made of",
         )
@@ -50,8 +50,9 @@ def ready(subject: Subject) -> onnx.ModelProto:
         newer = version_converter.convert_version(model, LEAST_OPSET)
     # The converter raises whatever its C++ side raises.
     except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ModelError(
+        # Before it stands the place in the converter's own source, which helps nobody.
+        reason = (str(error).splitlines() or [type(error).__name__])[0].split("failed: ")[-1]
+        raise GivenModelError(
             f"{subject.path}: opset {subject.opset} cannot be converted to {LEAST_OPSET}: {reason}",
             hint=f"export it with opset {LEAST_OPSET} or newer",
         ) from error
@@ -113,7 +114,7 @@ def _named(subject: Subject) -> Iterator[None]:
     except ModelError as error:
         if str(subject.path) in error.message:
             raise
-        raise ModelError(f"{subject.path}: {error.message}", hint=error.hint) from error
+        raise type(error)(f"{subject.path}: {error.message}", hint=error.hint) from error
 
 
 def base_of(subject: Subject) -> onnx.ModelProto:

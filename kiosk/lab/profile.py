@@ -7,12 +7,9 @@ are the daemon's own (`kiosk.vision.session`).
 from __future__ import annotations
 
 import json
-import os
-import platform
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -24,7 +21,9 @@ import onnxruntime as ort
 from kiosk.clock import Clock, SystemClock
 from kiosk.errors import ModelError, UserError
 from kiosk.lab.coldstart import daemon_session
+from kiosk.lab.machine import describe, machine_line
 from kiosk.lab.progress import track
+from kiosk.lab.timing import Cold, ModelProfile, Operator, Profile, Timing, warm_of
 from kiosk.types import FloatArray
 
 _WARM_UP = 3
@@ -32,95 +31,8 @@ _OPERATOR_RUNS = 10
 _CHILD_RUNS = 5
 _CHILD_TIMEOUT_S = 300
 
-_TELLING = ("asimddp", "i8mm", "avx2", "avx512f", "avx512_vnni", "avx_vnni")
-"""Features that decide how fast 8-bit products are, as /proc/cpuinfo writes them."""
-
 Entries = Mapping[str, Mapping[str, str]]
 Inputs = Sequence[FloatArray] | Mapping[str, Sequence[FloatArray]]
-
-
-@dataclass(frozen=True, slots=True)
-class Warm:
-    """Milliseconds of a run, over all rounds after the warm-up."""
-
-    mean_ms: float
-    median_ms: float
-    p95_ms: float
-    min_ms: float
-    runs: int
-
-
-@dataclass(frozen=True, slots=True)
-class Cold:
-    """A fresh process, median over some: creating the session, and the first run after it.
-
-    `before_bytes` is what was resident at most before the model was loaded (Python, numpy and
-    onnxruntime), `peak_bytes` after it was loaded and run.
-    """
-
-    session_ms: float
-    first_run_ms: float
-    before_bytes: int
-    peak_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Operator:
-    """All nodes of one kind in the graph as onnxruntime runs it; `total_ms` of one run."""
-
-    kind: str
-    count: int
-    total_ms: float
-    share: float
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """One model at one number of threads.
-
-    `ratio` is its best time over that of the model compared with, `ratio_median` the median over
-    the rounds of one time over the other; None without such a model.
-    """
-
-    threads: int
-    warm: Warm
-    cold: Cold
-    operators: tuple[Operator, ...]
-    ratio: float | None = None
-    ratio_median: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ModelProfile:
-    """One model: bytes of the file, its further session entries, a timing for each thread count."""
-
-    name: str
-    bytes: int
-    entries: dict[str, str]
-    timings: tuple[Timing, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """What was measured, on which machine. `against` names the model that ratios refer to."""
-
-    machine: str
-    runtime: str
-    rounds: int
-    against: str | None
-    models: tuple[ModelProfile, ...]
-
-    def document(self) -> dict[str, Any]:
-        """The JSON form."""
-        return asdict(self)
-
-    def timing(self, name: str, threads: int) -> Timing:
-        """One model at one number of threads; KeyError when it was not measured."""
-        for model in self.models:
-            for timing in model.timings:
-                if (model.name, timing.threads) == (name, threads):
-                    return timing
-        raise KeyError(name, threads)
 
 
 def profile(
@@ -158,7 +70,7 @@ def profile(
             )
             spent = bench.interleaved(rounds)
             yardstick = spent[against] if against is not None else None
-            for name in models:
+            for name in track(list(models), f"starts and operators, threads: {count}"):
                 timings[name].append(
                     Timing(
                         count,
@@ -172,7 +84,9 @@ def profile(
         ModelProfile(name, len(data), extra[name], tuple(timings[name]))
         for name, data in models.items()
     )
-    return Profile(machine_line(), f"onnxruntime {ort.__version__}", rounds, against, measured)
+    return Profile(
+        machine_line(describe()), f"onnxruntime {ort.__version__}", rounds, against, measured
+    )
 
 
 def _check(
@@ -187,35 +101,6 @@ def _check(
     strangers = sorted({*entries, *([against] if against else [])} - set(models))
     if strangers:
         raise UserError(f"one of {', '.join(models)} expected, got {', '.join(strangers)}")
-
-
-def machine_line(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """This machine in one line: processor, what it has for 8-bit products, cores it may use."""
-    try:
-        text = cpuinfo.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        # A sandbox may hide it: the architecture is known all the same.
-        text = ""
-    said = [line.partition(":") for line in text.splitlines()]
-    names = {key.strip(): value.strip() for key, _, value in said}
-    name = names.get("Model") or names.get("model name") or "unknown processor"
-    words = set((names.get("flags") or names.get("Features") or "").split())
-    features = [word for word in _TELLING if word in words]
-    cores = len(os.sched_getaffinity(0))
-    parts = [name, platform.machine(), *features, f"{cores} core{'' if cores == 1 else 's'}"]
-    return ", ".join(parts)
-
-
-def warm_of(milliseconds: Sequence[float]) -> Warm:
-    """The figures of a series of runs."""
-    values = np.asarray(milliseconds, dtype=np.float64)
-    return Warm(
-        float(values.mean()),
-        float(np.median(values)),
-        float(np.percentile(values, 95)),
-        float(values.min()),
-        values.size,
-    )
 
 
 def _ratios(

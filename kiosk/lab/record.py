@@ -96,6 +96,7 @@ def read_record(path: Path) -> Record:
             raise UserError(f"{sidecar}: SHA-256 {beside['sha256']} expected, got {digest}")
         made = json.loads(data)
         remakes = tuple(_remake(path, item, made["corrections"]) for item in listed)
+        _check_names(path, [remake.file for remake in remakes])
         return Record(
             str(source["file"]), str(source["sha256"]), remakes, made["factors"], made["ranges"]
         )
@@ -108,9 +109,25 @@ def read_record(path: Path) -> Record:
 
 def _file_name(path: Path, name: Any) -> str:
     """The name of a file in a folder: a record from elsewhere reaches nothing else."""
-    if not isinstance(name, str) or name in {"", ".", ".."} or Path(name).name != name:
+    if (
+        not isinstance(name, str)
+        or not name.isprintable()
+        or name in {"", ".", ".."}
+        or Path(name).name != name
+    ):
         raise UserError(f"{path}: the name of a file expected, without a folder, got {name!r}")
     return name
+
+
+def _check_names(path: Path, names: list[str]) -> None:
+    """A record's models: one at least, each of its own name, none in place of anything else."""
+    if not names:
+        raise UserError(f"{path}: files expected, the name and SHA-256 of each model; it has none")
+    for name in names:
+        if not name.endswith(".onnx"):
+            raise UserError(f"{path}: the name of an .onnx file expected, got {name!r}")
+        if names.count(name) > 1:
+            raise UserError(f"{path}: different names of files expected, got {name!r} twice")
 
 
 def _remake(path: Path, item: dict[str, Any], corrections: dict[str, Corrections]) -> Remake:

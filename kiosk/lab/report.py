@@ -13,9 +13,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from kiosk.lab import plots
+from kiosk.lab.gate import beside
 from kiosk.lab.margin import GateLine, passes, tightest
-from kiosk.lab.profile import Profile, Timing
 from kiosk.lab.report_data import Curve, Judged, ReportData
+from kiosk.lab.timing import Profile, Timing
 
 _SCALE = 1.25
 """A margin bar ends here: a quarter beyond the limit, which leaves the limit's mark inside."""
@@ -38,8 +39,11 @@ def render(data: ReportData) -> str:
         figure=figure_of,
         mib=lambda size: f"{size / _MIB:.2f}",
         rate=lambda far: f"{far:.0e}".replace("e-0", "e-"),
-        percent=lambda share, digits=2: f"{100 * share:.{digits}f}",
-        signed=lambda share, digits=2: f"{100 * share:+.{digits}f}".replace("-", "−"),
+        beside=lambda value, limit, digits=4: (
+            "–" if value is None else beside(value, limit, digits).replace("-", "−")
+        ),
+        percent=lambda share, digits=2: beside(100 * share, None, digits),
+        signed=lambda share, digits=2: signed_of(share, digits),
     )
     style = files("kiosk.lab").joinpath("pages", "report.css").read_text(encoding="utf-8")
     return environment.get_template("report.html").render(
@@ -53,6 +57,8 @@ def render(data: ReportData) -> str:
         curves=_by_role(data.curves),
         base=next((curve for curve in data.curves if curve.role == "fp32"), None),
         speed=_speed(data),
+        fastest=_fastest(data),
+        limits={line.name: line.limit for line in data.gate},
         tries=_tries(data),
         most_shown=_MOST_TRIES,
     )
@@ -90,6 +96,12 @@ def figure_of(value: float | None, digits: int = 4) -> str:
     return "–" if value is None else f"{value:.{digits}f}".replace("-", "−")
 
 
+def signed_of(share: float, digits: int = 2) -> str:
+    """Percentage points with their sign; a nought that was rounded has none."""
+    text = f"{100 * share:+.{digits}f}"
+    return (text if float(text) else text[1:]).replace("-", "−")
+
+
 def _by_role(curves: Sequence[Curve]) -> list[Curve]:
     """FP32 first, then what is judged, then what it is contrasted with."""
     return sorted(curves, key=lambda curve: ("fp32", "int8", "naive").index(curve.role))
@@ -119,6 +131,20 @@ def _speed(data: ReportData) -> tuple[Timing, Timing] | None:
         return None
     least = min(threads)
     return profile.timing(data.against, least), profile.timing(data.model, least)
+
+
+def _fastest(data: ReportData) -> Timing | None:
+    """The fastest FP32 file at the smallest number of threads, where another than `against` is.
+
+    FP32 is what the profile measured and no try was.
+    """
+    speed, profile = _speed(data), data.profile
+    if speed is None or profile is None:
+        return None
+    int8 = {data.model, *(candidate.name for candidate in data.tries)}
+    fp32 = [profile.timing(m.name, speed[0].threads) for m in profile.models if m.name not in int8]
+    best = min(fp32, key=lambda timing: timing.warm.min_ms, default=speed[0])
+    return best if best.warm.min_ms < speed[0].warm.min_ms else None
 
 
 def _pictures(data: ReportData) -> dict[str, Markup]:

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from kiosk.errors import UserError
 from kiosk.lab.advice import Advice
 from kiosk.lab.margin import GateLine
-from kiosk.lab.profile import Profile
+from kiosk.lab.timing import Profile
 
 Role = Literal["fp32", "int8", "naive"]
 """fp32: the model compared with; int8: the one judged; naive: the plain recipe, for contrast."""
@@ -104,7 +104,10 @@ class Layers:
 
 @dataclass(frozen=True, slots=True)
 class Try:
-    """A candidate of the search; None for what was not measured of it."""
+    """A candidate of the search; None for what was not measured of it.
+
+    `failing` names the lines of the gate that it fails, with figures and limits.
+    """
 
     name: str
     int8_layers: int
@@ -117,6 +120,7 @@ class Try:
     passed: bool | None = None
     chosen: bool = False
     note: str = ""
+    failing: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +143,7 @@ class Record:
 class ReportData:
     """One report. `model` is the file judged, `against` the FP32 file; `made` a date as text.
 
+    `not_judged` are the lines of the gate that were left out by word, and why.
     `tar_far` is the false accept rate at which the tries' TAR was taken. `profile` names its
     models as `model` and `against` do where it measured them.
     """
@@ -157,6 +162,7 @@ class ReportData:
     int8_layers: int | None = None
     layers_total: int | None = None
     gate: tuple[GateLine, ...] = ()
+    not_judged: tuple[Entry, ...] = ()
     curves: tuple[Curve, ...] = ()
     similarities: tuple[Similarity, ...] = ()
     agreements: tuple[Agreement, ...] = ()

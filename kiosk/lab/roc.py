@@ -27,6 +27,7 @@ Numbers = NDArray[np.int64]
 FARS = (1e-3, 1e-4, 1e-5)
 FOLDS = 10
 CURVE_POINTS = 2000
+_PLACES = 6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -222,8 +223,12 @@ def best_threshold(scores: Values, same: Flags, *, balanced: bool) -> float:
     middle and not at its edge.
     """
     swept = sweep(scores, same)
-    share = 0.5 if balanced else float(same.mean())
-    best = int(np.argmax(share * swept.tar + (1.0 - share) * (1.0 - swept.far)))
+    genuine, impostors = int(same.sum()), int((~same).sum())
+    # In whole pairs: as shares, equal accuracies differ in their last bits, which would decide.
+    right = np.rint(swept.tar * genuine).astype(np.int64)
+    wrong = np.rint(swept.far * impostors).astype(np.int64)
+    weights = (impostors, genuine) if balanced else (1, 1)
+    best = int(np.argmax(weights[0] * right - weights[1] * wrong))
     threshold = float(swept.thresholds[best])
     if best + 1 == len(swept.thresholds):
         return threshold
@@ -231,6 +236,15 @@ def best_threshold(scores: Values, same: Flags, *, balanced: bool) -> float:
     middle = (threshold + lower) / 2
     # Between neighbours the middle rounds to one of them: never to the one that is rejected.
     return middle if middle > lower else threshold
+
+
+def rounded_up(threshold: float) -> float:
+    """A threshold as it is told and stored: six decimals, and never below what it was.
+
+    Rounded down, it would accept what it was set to refuse.
+    """
+    near = round(threshold, _PLACES)
+    return near if near >= threshold else round(near + 10.0**-_PLACES, _PLACES)
 
 
 def far_name(far: float) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import onnx
 
@@ -33,6 +33,8 @@ from kiosk.lab.subject import Subject
 from kiosk.types import FloatArray
 
 Item = TypeVar("Item")
+Ranges = Literal["fit", "all"]
+"""Of which faces: those that are not judged on, or all of them."""
 
 # From the widest range to the narrowest.
 CALIBRATIONS: tuple[tuple[Method, float], ...] = (
@@ -77,7 +79,7 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """One candidate of the search."""
+    """One candidate of the search; no other one has its name."""
 
     name: str
     int8: int
@@ -129,17 +131,18 @@ class Search:
                 hint="better 100 to 1000, in a folder for each person",
             )
         self._reference = self._embed(base, reference=False)
-        self._tries: list[Tried] = []
+        self._tries: dict[str, Tried] = {}
 
     def run(self) -> Found:
         """Search, and calibrate what was found on all faces.
 
         Raises ModelError when no candidate passes with a quarter of its layers in FP32.
         """
+        say("step 2 of 5: choosing calibrations")
         graph = self._equalised(self._fit)[1]
         chosen = {kind: self._calibration(graph, kind) for kind in ("S8", "U8")}
         recipe = chosen["S8"]
-        say("measuring each layer")
+        say("step 3 of 5: measuring each layer, and how few must stay in FP32")
         errors = layer_errors(
             graph,
             quantised(graph, recipe, self._range_file(graph, self._fit, recipe)),
@@ -152,7 +155,7 @@ class Search:
             if (plan := self._smallest(graph, chosen[kind], form, errors)) is not None
         ]
         if not plans:
-            best = max(self._tries, key=lambda tried: tried.score.mean)
+            best = max(self._tries.values(), key=lambda tried: tried.score.mean)
             raise ModelError(
                 f"a candidate of mean cosine {LEAST_MEAN} expected, the best of"
                 f" {len(self._tries)} has {best.score.mean:.4f} ({best.name})",
@@ -160,7 +163,7 @@ class Search:
             )
         factors, graph = self._equalised(self._inputs)
         final = tuple(self._calibrated(graph, plan) for plan in plans)
-        return Found(factors, final, tuple(self._tries), tuple(errors))
+        return Found(factors, final, tuple(self._tries.values()), tuple(errors))
 
     def range_file(self, plan: Plan) -> Path:
         """The ranges of a plan that `run` gave."""
@@ -230,7 +233,7 @@ class Search:
         try:
             shipped_graph(graph, plan, self._range_file(graph, self._fit, plan.recipe))
         except ModelError as error:
-            say(f"{_name(plan)}: left out, {error.message}")
+            say(f"{_name(plan, 'fit')}: left out, {error.message}")
             return False
         return True
 
@@ -257,7 +260,11 @@ class Search:
         found = corrections(graph, judged, _thinned(self._inputs, _BIAS_MOST))
         return {name: [float(f"{move:.6g}") for move in row] for name, row in found.items()}
 
-    def _try(self, graph: onnx.ModelProto, plan: Plan, which: str) -> Score:
+    def _try(self, graph: onnx.ModelProto, plan: Plan, which: Ranges) -> Score:
+        name = _name(plan, which)
+        if name in self._tries:
+            # The search comes back to where it was.
+            return self._tries[name].score
         inputs = self._inputs if which == "all" else self._fit
         judged = judged_graph(graph, plan, self._range_file(graph, inputs, plan.recipe))
         got = self._embed(judged, reference=True)
@@ -266,9 +273,8 @@ class Search:
             agreed.mean_cosine, agreed.min_cosine, self._people.tar_drop(self._reference, got)
         )
         eight, layers = in_int8(judged)
-        tried = Tried(_name(plan), eight, layers, score)
-        say(f"{tried.name}: {eight} of {layers} in INT8, cosine {score.mean:.4f} {score.least:.4f}")
-        self._tries.append(tried)
+        self._tries[name] = Tried(name, eight, layers, score)
+        say(f"{name}: {eight} of {layers} in INT8, cosine {score.mean:.4f} {score.least:.4f}")
         return score
 
     def _embed(self, model: onnx.ModelProto, *, reference: bool) -> FloatArray:
@@ -278,11 +284,15 @@ class Search:
         return embeddings(session, self._inputs, self._output)
 
 
-def _name(plan: Plan) -> str:
+def _name(plan: Plan, which: Ranges) -> str:
+    """What tells a try from every other one of its search."""
     recipe = plan.recipe
     words = [plan.form, f"{recipe.activations}{recipe.weights}", recipe.calibration]
     words += [f"{recipe.percentile:g}"] if recipe.calibration == "Percentile" else []
     words += ["7-bit weights"] if recipe.reduce_range else []
+    kept = [name for name in recipe.exclude if not name.startswith(PART)]
+    words += [f"but {', '.join(kept)}"] if kept else []
+    words += ["ranges of all faces"] if which == "all" else []
     words += ["biases corrected"] if plan.corrections else []
     return " ".join(words)
 

@@ -9,13 +9,14 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from kiosk.lab.advice import LayerError
-from kiosk.lab.graph import Net
+from kiosk.lab.graph import Net, attribute
 from kiosk.lab.progress import track
 from kiosk.lab.runner import session_of
 from kiosk.types import FloatArray
 
 _SHADOW = "shadow_"
 _SWITCHES = "switches"
+_WITHIN_STEPS = 1.0
 
 
 def layer_errors(
@@ -50,6 +51,38 @@ def layer_errors(
         cosine = float((plain * run(switches)).sum(axis=1).mean())
         errors.append(LayerError(layers[index], max(0.0, 1.0 - cosine)))
     return sorted(errors, key=lambda error: -error.error)
+
+
+def same_layers(model: onnx.ModelProto, quantised: onnx.ModelProto) -> bool:
+    """Whether every 8-bit layer of a QDQ graph stands in `model` too, its weights but for rounding.
+
+    Then `layer_errors` can be asked; of a graph that was equalised, say, it cannot.
+    """
+    net, plain = Net(quantised), Net(model)
+    known = {node.name: node for node in plain.convolutions() if node.name}
+    layers = [node for node in net.convolutions() if _has_8_bit_weights(net, node)]
+    return bool(layers) and all(
+        node.name in known and _alike(net, node, plain, known[node.name]) for node in layers
+    )
+
+
+def _alike(net: Net, layer: onnx.NodeProto, plain: Net, other: onnx.NodeProto) -> bool:
+    if other.op_type != layer.op_type or not plain.is_constant(other.input[1]):
+        return False
+    maker = net.made[layer.input[1]]
+    names = [name for name in maker.input if name]
+    if not all(net.is_constant(name) for name in names):
+        return False
+    weights, scale, *zero = (net.value(name).astype(np.float64) for name in names)
+    expected = plain.value(other.input[1]).astype(np.float64)
+    if weights.shape != expected.shape:
+        return False
+    around = [1] * weights.ndim
+    if scale.size > 1:
+        around[attribute(maker, "axis", 1)] = scale.size
+    step = scale.reshape(around)
+    back = (weights - (zero[0].reshape(around) if zero else 0.0)) * step
+    return bool((np.abs(back - expected) <= _WITHIN_STEPS * step).all())
 
 
 def _has_8_bit_weights(net: Net, node: onnx.NodeProto) -> bool:

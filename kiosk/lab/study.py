@@ -9,7 +9,7 @@ from kiosk.lab.agreement import Agreement, agreement
 from kiosk.lab.bootstrap import Bootstrap, Interval, bootstrap
 from kiosk.lab.comparison import through_tokens
 from kiosk.lab.pairs import Pairs
-from kiosk.lab.roc import FARS, Roc, far_name, measure
+from kiosk.lab.roc import FARS, Roc, far_name, measure, rounded_up
 from kiosk.types import FloatArray
 
 # The guide, "When to Quantize": embeddings lose less than 0.5 % in matching. The curve as a whole,
@@ -51,11 +51,11 @@ class Study:
     tokens: tuple[Tokens, ...]
 
     def wanted(self, far: float, model: int = 0) -> Wanted:
-        """Where to set the threshold of a model for a FAR."""
+        """Where to set the threshold of a model for a FAR; the upper bound as it is stored."""
         roc = self.rocs[model]
         point = roc.at(far)
         found = self.interval(f"threshold@{far_name(far)}", model)
-        upper = None if found is None else found[1]
+        upper = None if found is None else rounded_up(found[1])
         at_upper = None if upper is None else roc.sweep.tar_at(upper)
         return Wanted(far, point.impostors_needed, point.threshold, upper, point.tar, at_upper)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from kiosk.errors import UserError
@@ -10,7 +9,12 @@ from kiosk.lab.faces import digest_of, digest_of_all
 from kiosk.lab.roc import far_name, impostors_needed
 from kiosk.lab.study import Study
 
-_PLACES = 1e6
+MOST_FAR = 1e-2
+"""One stranger in a hundred; a kiosk wants 1e-4 or less."""
+LEAST_TAR = 0.1
+"""Ten times the laxest FAR; hard crops bring an honest model down to 0.47 at 1e-4."""
+LEAST_AUC = 0.9
+"""A model that knows nothing has 0.5."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +27,13 @@ class Setting:
 
 
 def check_resolvable(impostors: int, far: float) -> None:
-    """UserError when so many impostor pairs cannot tell a FAR."""
+    """UserError for a FAR that no kiosk should go by, or that so many pairs cannot tell."""
+    if far > MOST_FAR:
+        raise UserError(
+            f"--far: at most {far_name(MOST_FAR)} expected for a threshold that decides, got"
+            f" {far_name(far)}",
+            hint="1e-4 is usual: one stranger in ten thousand",
+        )
     needed = impostors_needed(far)
     if impostors < needed:
         raise UserError(
@@ -44,15 +54,20 @@ def setting(found: Study, far: float, model: int, *, aligned: bool) -> Setting:
             " none",
             hint="bring more people, and leave --resamples at 200 or more",
         )
-    # Rounded down, it would accept what it was set to refuse.
-    threshold = math.ceil(wanted.upper * _PLACES) / _PLACES
-    tar = roc.sweep.tar_at(threshold)
+    threshold, tar = wanted.upper, roc.sweep.tar_at(wanted.upper)
     if threshold > 1.0 or tar == 0.0:
         raise UserError(
             f"genuine pairs above the threshold for FAR {far_name(far)} expected, none reaches"
             f" {threshold:.6f}",
             hint="the model does not tell these people apart; is it fed rightly?"
             " --channels, --mean and --scale of `kiosk models add` say how",
+        )
+    if not (tar >= LEAST_TAR and roc.auc >= LEAST_AUC):
+        raise UserError(
+            f"a model that tells people apart expected (TAR {LEAST_TAR:g} or more, AUC"
+            f" {LEAST_AUC:g} or more), got TAR {tar:.6f} at {threshold:.6f} for FAR"
+            f" {far_name(far)} and AUC {roc.auc:.6f}: no threshold is set",
+            hint="is it fed rightly? --channels, --mean and --scale of `kiosk models add` say how",
         )
     digest = digest_of_all(map(digest_of, found.pairs.pictures))
     kind = "aligned crops" if aligned else "photographs"

@@ -5,14 +5,27 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
-from kiosk.errors import OutboxBrokenError, OutboxError, OutboxFullError, OutboxLockedError
-from kiosk.outbox.schema import APPLICATION_ID, LOCKING_MODE, MIGRATIONS, PRAGMAS
+from kiosk.errors import (
+    OutboxBrokenError,
+    OutboxDamagedError,
+    OutboxError,
+    OutboxFullError,
+    OutboxLockedError,
+)
+from kiosk.outbox.schema import APPLICATION_ID, LOCKING_MODE, MIGRATIONS, PAGE_BYTES, PRAGMAS
+from kiosk.outbox.wal import FOLD_AT_FRAMES, Log
 
 # The low byte of SQLite's extended result codes (https://www.sqlite.org/rescode.html).
 _PRIMARY_CODE = 0xFF
+# In KiB, negative as SQLite wants it: ids go into their index in no order.
+_SALVAGE_CACHE = -48_000
+# Damaged text, be it only in the words of an error, comes as the second one.
+_FAULTS = (sqlite3.Error, UnicodeDecodeError)
+_SCHEMA = "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name"
 
 
 class Database:
@@ -22,28 +35,48 @@ class Database:
     be clean in memory and absent from the disk, so that only a new process sees what is there.
     """
 
-    def __init__(self, path: Path) -> None:
+    broken: OutboxBrokenError | None
+    """What made it refuse everything, None while it is well."""
+    migrated: bool
+    """Whether this opening brought the file to a newer version, or made it."""
+
+    def __init__(self, path: Path, *, left_at: int | None = None) -> None:
         """Open or make the file and bring it to the newest version.
 
-        OutboxLockedError: another process has it open. OutboxError: it cannot be opened for
-        writing, or is another program's or a later kiosk's. OutboxBrokenError: it is damaged.
+        `left_at` is the version in which our last process left it, None where nothing says that
+        it ever was ours; what it cannot be after that is damage. OutboxLockedError: another
+        process has it open. OutboxError: it cannot be opened for writing, or is another
+        program's or a later kiosk's. OutboxDamagedError: it is damaged.
         """
         self._path = path
-        self._broken: OutboxBrokenError | None = None
-        _make_private_file(path)
-        with self._errors_named():
-            # No waiting for a lock: its holder keeps it for as long as it runs.
-            self._connection = sqlite3.connect(path, isolation_level=None, timeout=0.0)
+        self._left_at = left_at
+        self.broken = None
+        self.log = Log(path)
+        self.log.take_back()
+        # Kept open as long as the connection: to close it drops SQLite's locks on the file.
+        self._descriptor = _private_file(path)
         try:
             with self._errors_named():
-                self._set(*LOCKING_MODE)
-                self._check_ours()
-                for pragma in PRAGMAS:
-                    self._set(*pragma)
-            self._migrate()
+                # No waiting for a lock: its holder keeps it for as long as it runs.
+                self._connection = sqlite3.connect(path, isolation_level=None, timeout=0.0)
         except BaseException:
-            self._connection.close()
+            os.close(self._descriptor)
             raise
+        try:
+            self._set_up()
+        except BaseException:
+            self.close()
+            raise
+
+    def _set_up(self) -> None:
+        with self._errors_named():
+            self._set(*LOCKING_MODE)
+            self._check_ours()
+            self._make_vacuumable()
+            for pragma in PRAGMAS:
+                self._set(*pragma)
+            self.log.open()
+        self._migrate()
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -51,8 +84,8 @@ class Database:
 
         OutboxFullError: nothing was changed. OutboxBrokenError: it is not known what is on disk.
         """
-        if self._broken is not None:
-            raise self._broken
+        if self.broken is not None:
+            raise self.broken
         with self._errors_named():
             self._connection.execute("BEGIN IMMEDIATE")
             try:
@@ -62,16 +95,136 @@ class Database:
                 # Not after a COMMIT, nor where SQLite has rolled back by itself (full disk).
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
+        if self.log.frames() >= FOLD_AT_FRAMES:
+            self._fold_after_commit()
+
+    def fold(self) -> None:
+        """Write the log's pages into the database; it then begins anew.
+
+        OutboxFullError: the database could not grow, the log keeps everything.
+        """
+        with self._errors_named():
+            row = self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            if row[0] or row[1] != row[2]:
+                raise OutboxBrokenError(
+                    f"{self._path}: expected a log folded in whole, got {row[2]} of {row[1]} pages",
+                    hint="another process reads the file: end it",
+                )
+
+    def free_pages(self) -> int:
+        """Return how many pages can be written before the file must take more of the disk."""
+        beyond = os.fstat(self._descriptor).st_size // PAGE_BYTES - self.pages()
+        return self.pragma("freelist_count") + max(0, beyond)
+
+    def pages(self) -> int:
+        """Return the size of the database, free pages in it included."""
+        return self.pragma("page_count")
+
+    def extend(self, pages: int) -> bool:
+        """Take so many pages of the disk beyond the end; False if it has not so many."""
+        size = (self.pages() + pages) * PAGE_BYTES
+        try:
+            os.posix_fallocate(self._descriptor, 0, size)
+        except OSError:
+            # Whatever the reason: these pages cannot be had, and are not counted on.
+            return False
+        return True
+
+    def give_back(self, pages: int) -> None:
+        """Return so many free pages to the disk."""
+        with self._errors_named():
+            self._connection.execute(f"PRAGMA incremental_vacuum({pages:d})").fetchall()
+
+    def pragma(self, name: str) -> int:
+        """Return the number that a pragma reads."""
+        with self._errors_named():
+            (value,) = self._connection.execute(f"PRAGMA {name}").fetchone()
+        return int(value)
+
+    def check_schema(self) -> None:
+        """OutboxDamagedError unless the tables are exactly those of this version."""
+        with closing(sqlite3.connect(":memory:", isolation_level=None)) as plan:
+            for statements in MIGRATIONS:
+                for statement in statements:
+                    plan.execute(statement)
+            expected = plan.execute(_SCHEMA).fetchall()
+        with self._errors_named():
+            if self._connection.execute(_SCHEMA).fetchall() != expected:
+                raise OutboxDamagedError(
+                    f"{self._path}: expected the tables of version {len(MIGRATIONS)}, got others"
+                )
+
+    def check(self, table: str) -> None:
+        """OutboxDamagedError if SQLite's quick check finds fault with a table."""
+        with self._errors_named():
+            found = self._connection.execute(f"PRAGMA quick_check({table})").fetchall()
+            if found != [("ok",)]:
+                raise OutboxDamagedError(f"{self._path}: {table}: {found[0][0]}")
 
     def close(self) -> None:
-        """Close the file; its write-ahead log is folded in."""
+        """Close the file; its log is folded in, and stays for the next start."""
+        try:
+            with self._errors_named():
+                if self.log.is_open:
+                    self.log.keep()
+                self._connection.close()
+        finally:
+            self.log.close(folded=self.broken is None)
+            os.close(self._descriptor)
+
+    def attach(self, wreck: Path) -> bool:
+        """Open another database beside this one, as `wreck`; False if it cannot be read at all.
+
+        What refers to a row that cannot be read may come over: whoever salvages sees to it.
+        """
         with self._errors_named():
-            self._connection.close()
+            self._set("foreign_keys", "OFF", 0)
+            self._set("cache_size", str(_SALVAGE_CACHE), _SALVAGE_CACHE)
+        opened = self.salvage("ATTACH ? AS wreck", (str(wreck),)) is not None
+        return opened and self.peek("SELECT 1 FROM wreck.sqlite_schema LIMIT 1") != []
+
+    def peek(self, query: str) -> list[Any]:
+        """Return all rows of a query, none where they cannot be read."""
+        try:
+            return self._connection.execute(query).fetchall()
+        except _FAULTS as error:
+            _refuse_fatal(error, self._path)
+            return []
+
+    def salvage(self, statement: str, values: tuple[object, ...]) -> int | None:
+        """Run a statement that reads from `wreck`; returns the rows it changed.
+
+        None, with nothing changed, when that cannot be read or does not fit the tables here.
+        """
+        try:
+            changed = self._connection.execute(statement, values).rowcount
+        except _FAULTS as error:
+            _refuse_fatal(error, self._path)
+            return None
+        if self.log.frames() >= FOLD_AT_FRAMES:
+            self.fold()
+        return changed
+
+    def _fold_after_commit(self) -> None:
+        """What was committed stays so, whatever comes of this: the next transaction is told."""
+        try:
+            self.fold()
+        except OutboxFullError:
+            # The log grows instead, if it can; if not, the next commit is refused.
+            return
+        except OutboxBrokenError as error:
+            self.broken = error
 
     def _set(self, name: str, value: str, expected: object) -> None:
-        """Set a pragma and read it back: SQLite ignores silently what it cannot do."""
+        """Set a pragma and read it back: SQLite ignores silently what it cannot do.
+
+        One that stands already is left alone: to set it again may write to the file.
+        """
+        read = f"PRAGMA {name}"
+        if self._connection.execute(read).fetchone() == (expected,):
+            return
         self._connection.execute(f"PRAGMA {name} = {value}").fetchall()
-        row = self._connection.execute(f"PRAGMA {name}").fetchone()
+        row = self._connection.execute(read).fetchone()
         # No row at all: this SQLite was built without memory mapping, which is what is wanted.
         got = 0 if row is None and name == "mmap_size" else row and row[0]
         if got != expected:
@@ -82,25 +235,31 @@ class Database:
 
     def _check_ours(self) -> None:
         """Refuse another program's database before anything in it is changed."""
-        version = self._pragma("user_version")
+        version = self.pragma("user_version")
         (tables,) = self._connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-        if self._pragma("application_id") != (APPLICATION_ID if tables or version else 0):
-            raise OutboxError(
+        if self.pragma("application_id") != (APPLICATION_ID if tables or version else 0):
+            raise self._not_ours()(
                 f"{self._path}: expected an outbox, got another program's database",
                 hint="move it away or set paths.state_dir; nothing in it was changed",
             )
         if version > len(MIGRATIONS):
-            raise OutboxError(
+            raise (OutboxError if version == self._left_at else self._not_ours())(
                 f"{self._path}: expected version {len(MIGRATIONS)} or older, got {version}",
                 hint="a later kiosk wrote it: run that version",
             )
 
-    def _pragma(self, name: str) -> int:
-        (value,) = self._connection.execute(f"PRAGMA {name}").fetchone()
-        return int(value)
+    def _not_ours(self) -> type[OutboxError]:
+        return OutboxError if self._left_at is None else OutboxDamagedError
+
+    def _make_vacuumable(self) -> None:
+        """A file of an earlier kiosk is written anew, once: its free pages could not be told."""
+        if self.pragma("user_version") and not self.pragma("auto_vacuum"):
+            self._connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            self._connection.execute("VACUUM")
 
     def _migrate(self) -> None:
-        applied = self._pragma("user_version")
+        applied = self.pragma("user_version")
+        self.migrated = applied < len(MIGRATIONS)
         for version, statements in enumerate(MIGRATIONS[applied:], start=applied + 1):
             with self.transaction() as connection:
                 for statement in statements:
@@ -112,17 +271,26 @@ class Database:
     def _errors_named(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
+        except _FAULTS as error:
             named = _named(error, self._path)
-            if isinstance(named, OutboxBrokenError):
-                self._broken = named
+            self._note(named)
             raise named from error
+        except OutboxBrokenError as error:
+            self._note(error)
+            raise
+
+    def _note(self, error: OutboxError) -> None:
+        """Remember what broke it; the log is kept even if the process just ends."""
+        if isinstance(error, OutboxBrokenError) and self.broken is None:
+            self.broken = error
+            if self.log.path.exists():
+                self.log.keep()
 
 
-def _make_private_file(path: Path) -> None:
+def _private_file(path: Path) -> int:
     """Make sure that the file is there and can be written; the log beside it takes its mode."""
     try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise OutboxError(
             f"{path}: expected a file that can be written, got: {error.strerror}",
@@ -130,10 +298,17 @@ def _make_private_file(path: Path) -> None:
         ) from error
 
 
-def _named(error: sqlite3.Error, path: Path) -> OutboxError:
+def _refuse_fatal(error: Exception, path: Path) -> None:
+    """Raise what is no damage of the file that is read, but trouble of the disk or of memory."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & _PRIMARY_CODE
+    if code in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM}:
+        raise _named(error, path) from error
+
+
+def _named(error: Exception, path: Path) -> OutboxError:
     """Return the outbox's own error for one of SQLite's; what is not known to be harmless stops."""
-    # Errors of the Python module itself carry no code of SQLite's.
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & _PRIMARY_CODE
+    # Errors of the Python module itself carry no code: text that is no UTF-8, for one.
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & _PRIMARY_CODE
     if code == sqlite3.SQLITE_FULL:
         return OutboxFullError(
             f"{path}: no space left on its disk; rolled back, nothing was recorded",
@@ -145,11 +320,16 @@ def _named(error: sqlite3.Error, path: Path) -> OutboxError:
             hint="stop the other kiosk, or ask the running one",
         )
     if code == sqlite3.SQLITE_NOTADB:
-        return OutboxBrokenError(
+        return OutboxDamagedError(
             f"{path}: expected an outbox, got a file that is no database",
             hint="move it away and keep it; a new one is made at the next start",
         )
     name = getattr(error, "sqlite_errorname", type(error).__name__)
+    if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_CONSTRAINT}:
+        return OutboxDamagedError(
+            f"{path}: {name}: {error}; it is damaged",
+            hint="restart: it is set aside, and what can be trusted is taken over",
+        )
     return OutboxBrokenError(
         f"{path}: {name}: {error}; what is on disk is uncertain",
         hint="restart, so that the file is read anew; if it comes again, replace the card",

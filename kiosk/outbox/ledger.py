@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +18,10 @@ from kiosk.clock import Clock
 from kiosk.errors import OutboxError, UserError, VaultError, WireError
 from kiosk.identity import ID_FILE
 from kiosk.outbox.bodies import Bodies
+from kiosk.outbox.contents import Exported, Shown, content, keep_body, show
 from kiosk.outbox.database import Database
 from kiosk.outbox.hindsight import GoodTime, in_hindsight
+from kiosk.outbox.mark import Mark
 from kiosk.outbox.rows import Recorded, Rows, SetAside
 from kiosk.types import Direction, Envelope, ReceiptStatus, Stamp, Trust
 from kiosk.vault import KEY_FILE
@@ -46,10 +48,11 @@ class OutboxStatus:
 class Ledger:
     """The life of events in one database."""
 
-    def __init__(self, database: Database, bodies: Bodies, clock: Clock) -> None:
+    def __init__(self, database: Database, bodies: Bodies, clock: Clock, mark: Mark) -> None:
         self._database = database
         self._bodies = bodies
         self._clock = clock
+        self._mark = mark
 
     def bind(self, where: Path) -> None:
         """Make the queue this device's, once; OutboxError if it is another one's.
@@ -65,12 +68,34 @@ class Ledger:
                     "INSERT INTO device (id, secret_check, device_check) VALUES (1, ?, ?)", *ours
                 )
                 return
+            if row == (ours[0], self._bodies.former_check()):
+                self._move(rows, ours[1])
+                return
         for name, right, came in zip((KEY_FILE, ID_FILE), row, ours, strict=True):
             if right != came:
                 raise OutboxError(
                     f"{where}: expected the {name} that this queue was sealed with, got another",
                     hint=f"restore {name} from a backup, or move the queue away and begin anew",
                 )
+
+    def _move(self, rows: Rows, device_check: bytes) -> None:
+        """The card came from another board: what it recorded there keeps id and numbers."""
+        rows.run("UPDATE device SET device_check = ?", device_check)
+        rows.run("INSERT INTO epoch (name) VALUES (lower(hex(randomblob(4))))")
+        (queued,) = rows.one("SELECT sum(queued) FROM epoch")
+        meaning = "what waits is sent under its id there, new events under a new id"
+        fields = {"waiting": queued, "meaning": meaning}
+        log.critical("outbox.moved_to_another_board", extra={"fields": fields})
+
+    def epochs(self) -> dict[str, int]:
+        """Return the highest number of every epoch by name, the newest last."""
+        with self._rows() as rows:
+            return rows.epochs()
+
+    def begin_epoch(self) -> None:
+        """Give numbers from 1 on under a new name, once some that were given are missing."""
+        with self._rows() as rows:
+            rows.run("INSERT INTO epoch (name) VALUES (lower(hex(randomblob(4))))")
 
     def gallery_mark(self) -> int:
         """Return the number of the newest gallery, 0 if none was noted; VaultError if changed."""
@@ -86,13 +111,13 @@ class Ledger:
     def put(
         self,
         event_id: str,
-        draft: bytes,
+        draft: Callable[[str], bytes],
         seen: Stamp,
         *,
         employee_tag: bytes | None,
         kind: Direction | None,
     ) -> str:
-        """Record an event with its sealed draft; returns its SEQ.
+        """Record an event with its draft, sealed with its number; returns its SEQ.
 
         OutboxError if the id was recorded before, be it years ago: nothing is changed.
         """
@@ -104,9 +129,13 @@ class Ledger:
                     hint="make a new id for a new punch; the earlier one stays as it is",
                 )
             position, seq = rows.add(event_id, seen)
-            rows.run("INSERT INTO waiting (position, draft) VALUES (?, ?)", position, draft)
+            rows.run("INSERT INTO waiting (position, draft) VALUES (?, ?)", position, draft(seq))
             if employee_tag is not None:
                 rows.remember(employee_tag, kind, position)
+            # The commit's sync takes the mark to the disk as well.
+            epoch, _, number = seq.partition(":")
+            self._mark.begin(epoch, int(number))
+        self._mark.done()
         return seq
 
     def last_recorded(self, employee_tag: bytes, kind: Direction | None) -> Stamp | None:
@@ -115,41 +144,40 @@ class Ledger:
             seen = rows.last_punch(employee_tag, kind)
             return None if seen is None else self._in_hindsight(rows, seen)
 
-    def waits(self) -> bool:
-        """Return whether anything is queued; nothing is changed."""
+    def waits(self, count: int) -> bool:
+        """Return whether at least so many events are queued; nothing is changed."""
         with self._rows() as rows:
-            return rows.waits()
+            return rows.waits(count)
 
-    def lease(self) -> Envelope | None:
-        """Return the oldest queued event, its body frozen and the attempt counted on disk.
+    def lease(self, limit: int, beyond: str | None) -> list[Envelope]:
+        """Return the oldest queued events, bodies frozen and attempts counted on disk, all at once.
 
         One whose bytes do not authenticate, or make no message, is set aside with a loud word:
-        it must neither be sent nor hold up all that wait behind it.
+        it must neither be sent nor hold up all that wait behind it. `beyond`: only events that
+        were recorded after that one.
         """
         while True:
+            leased, unsendable = [], []
             with self._rows() as rows:
-                event = rows.oldest()
-                if event is None:
-                    return None
-                try:
-                    return self._leased(rows, event)
-                except (VaultError, WireError) as error:
-                    reason = f"cannot be sent: {error}"
-                    rows.set_aside(event, reason, self._now_ms())
-            fields = {"event_id": event.event_id, "seq": event.seq, "reason": reason}
-            log.error("outbox.unsendable", extra={"fields": fields})
+                earlier = None if beyond is None else rows.event(beyond)
+                events = rows.waiting(limit, beyond=earlier.position if earlier else 0)
+                for event in events:
+                    try:
+                        leased.append(self._leased(rows, event))
+                    except (VaultError, WireError) as error:
+                        reason = f"cannot be sent: {error}"
+                        rows.set_aside(event, reason, self._now_ms())
+                        unsendable.append((event, reason))
+            for event, reason in unsendable:
+                fields = {"event_id": event.event_id, "seq": event.seq, "reason": reason}
+                log.error("outbox.unsendable", extra={"fields": fields})
+            if leased or not events:
+                return leased
 
-    def settle(self, event_id: str, status: ReceiptStatus) -> Recorded:
-        """End a leased event by the server's word: erase it, or set it aside if rejected."""
+    def settle(self, words: Sequence[tuple[str, ReceiptStatus]]) -> list[Recorded]:
+        """End leased events by the server's word, all or none: erased, or set aside if rejected."""
         with self._rows() as rows:
-            event = rows.queued(event_id)
-            if event.body_sha256 is None:
-                raise OutboxError(f"expected an event that was leased, {event_id} never was")
-            if status is ReceiptStatus.REJECTED:
-                rows.set_aside(event, "rejected by the server", self._now_ms(), status)
-            else:
-                rows.erase(event, status)
-        return event
+            return [self._settled(rows, event_id, status) for event_id, status in words]
 
     def quarantine(self, event_id: str, reason: str) -> Recorded:
         """Set a queued event aside."""
@@ -162,6 +190,30 @@ class Ledger:
         """Return the oldest events in quarantine."""
         with self._rows() as rows:
             return rows.in_quarantine(limit)
+
+    def waiting(self, limit: int) -> list[Recorded]:
+        """Return the oldest queued events; nothing is changed."""
+        with self._rows() as rows:
+            return rows.waiting(limit)
+
+    def show(self, event_id: str) -> Shown:
+        """Return all that is kept of one event; UserError if it never was recorded."""
+        with self._rows() as rows:
+            return show(rows, self._bodies, event_id)
+
+    def export(self, limit: int, beyond: int) -> list[Exported]:
+        """Freeze and return the oldest events that wait or were set aside, all at once.
+
+        `beyond`: only events of later positions. The state of none of them changes.
+        """
+        with self._rows() as rows:
+            return [self._exported(rows, event) for event in rows.held(limit, beyond=beyond)]
+
+    def _exported(self, rows: Rows, event: Recorded) -> Exported:
+        try:
+            return Exported(event, self._frozen(rows, event), None)
+        except (VaultError, WireError) as error:
+            return Exported(event, None, error.message)
 
     def retry(self, event_ids: Sequence[str] | None) -> list[Recorded]:
         """Queue these events again, None for all; UserError, and nothing done, for a wrong id."""
@@ -185,27 +237,19 @@ class Ledger:
         seen = None if oldest is None else oldest.seen
         return OutboxStatus(queued, quarantined, settled, seen, name, highest)
 
-    def _leased(self, rows: Rows, event: Recorded) -> Envelope:
-        draft, sealed = rows.one(
-            "SELECT draft, body FROM waiting WHERE position = ?", event.position
-        )
-        if sealed is None:
-            # Until this moment a clock that was set right still counts.
-            seen = self._in_hindsight(rows, event.seen)
-            body, sealed = self._bodies.freeze(event.event_id, draft, seen, event.seq)
-            if seen is not event.seen:
-                rows.correct(event, seen)
-            # The draft has become the body: one copy of a face is enough.
-            rows.run(
-                "UPDATE waiting SET draft = NULL, body = ? WHERE position = ?",
-                *(sealed, event.position),
-            )
+    def _settled(self, rows: Rows, event_id: str, status: ReceiptStatus) -> Recorded:
+        event = rows.queued(event_id)
+        if event.body_sha256 is None:
+            raise OutboxError(f"expected an event that was leased, {event_id} never was")
+        if status is ReceiptStatus.REJECTED:
+            rows.set_aside(event, "rejected by the server", self._now_ms(), status)
         else:
-            body = self._bodies.open(event.event_id, sealed)
-        rows.run(
-            "UPDATE event SET attempts = attempts + 1, body_sha256 = ? WHERE position = ?",
-            *(hashlib.sha256(body).digest(), event.position),
-        )
+            rows.erase(event, status)
+        return event
+
+    def _leased(self, rows: Rows, event: Recorded) -> Envelope:
+        body = self._frozen(rows, event)
+        rows.run("UPDATE event SET attempts = attempts + 1 WHERE position = ?", event.position)
         return Envelope(event.seq, event.event_id, body, event.attempts + 1)
 
     def note_time(self, now: Stamp, *, rtc: bool) -> None:
@@ -214,18 +258,45 @@ class Ledger:
             rows.begin_boot(now.boot_id)
             rows.note_rtc(now.boot_id, rtc)
             if now.trust is Trust.SYNCED:
-                rows.note_good_time(now)
+                moment = (rows.boot(now.boot_id), now.boottime_ns, now.utc_ms)
+                rows.note_good_time(*moment, self._bodies.good_time_tag(*moment))
                 if not rows.undated():
                     rows.keep_last_good_time()
 
     def _in_hindsight(self, rows: Rows, seen: Stamp) -> Stamp:
         if seen.trust is not Trust.UNSYNCED:
             return seen
-        good, now = rows.good_times(), self._clock.now()
+        boot = rows.known_boot(seen.boot_id)
+        if boot is None:
+            # Lost with a damaged file: what came before it and what after is unknown.
+            return in_hindsight(seen, 0, ())
+        good, now = self._good_times(rows), self._clock.now()
         if now.trust is Trust.SYNCED:
             # It dates what was seen in this boot, and bounds what was seen before it.
             good.append(GoodTime(rows.boot(now.boot_id), now.boottime_ns, now.utc_ms))
-        return in_hindsight(seen, rows.boot(seen.boot_id), good)
+        return in_hindsight(seen, boot, good)
+
+    def _good_times(self, rows: Rows) -> list[GoodTime]:
+        """What is kept and authenticates: a moment that a card has changed dates nothing."""
+        return [
+            moment
+            for moment, tag in rows.good_times()
+            if tag == self._bodies.good_time_tag(moment.boot, moment.boottime_ns, moment.utc_ms)
+        ]
+
+    def _frozen(self, rows: Rows, event: Recorded) -> bytes:
+        """The body of an event that waits or was set aside; made now if there is none yet."""
+        draft, sealed = content(rows, event)
+        if sealed is not None:
+            return self._bodies.open(event.event_id, sealed)
+        # Until this moment a clock that was set right still counts.
+        body, sealed, seen = self._bodies.freeze(
+            event.event_id, draft or b"", lambda seen: self._in_hindsight(rows, seen)
+        )
+        if (seen.utc_ms, seen.trust) != (event.seen.utc_ms, event.seen.trust):
+            rows.correct(event, seen)
+        keep_body(rows, event, sealed, hashlib.sha256(body).digest())
+        return body
 
     def _now_ms(self) -> int:
         return self._clock.now().utc_ms

@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from kiosk.errors import UserError
-from kiosk.outbox.rows import SetAside
+from kiosk.errors import MessageError, UserError
+from kiosk.outbox.rows import Recorded, SetAside
 from kiosk.outbox.store import Outbox, status_document
+from kiosk.wire.jsontext import quoted, read_object
 
 # One reply has a bound; whoever has more of them is helped by the first thousand.
-_MOST_SHOWN = 1000
+MOST_SHOWN = 1000
+# Frozen in one transaction, which a punch may have to wait for.
+_SLICE = 100
+# An embedding is as good as a photograph, and no use to a reader.
+_BIOMETRIC = {"F2_DATA", "F2_META"}
 
 Operation = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -19,6 +24,9 @@ def operations(outbox: Outbox) -> Mapping[str, Operation]:
     """The operations by name; a request and its reply are JSON objects."""
     return {
         "outbox": lambda _: status_document(outbox.status()),
+        "outbox.list": lambda request: _list(outbox, request["limit"]),
+        "outbox.show": lambda request: _show(outbox, request["event"]),
+        "outbox.export": lambda request: _export(outbox, request["beyond"]),
         "outbox.quarantine": lambda _: _quarantine(outbox),
         "outbox.retry": lambda request: _retry(outbox, request["events"]),
     }
@@ -26,8 +34,61 @@ def operations(outbox: Outbox) -> Mapping[str, Operation]:
 
 def _quarantine(outbox: Outbox) -> dict[str, Any]:
     """How many events were set aside, and the oldest thousand of them."""
-    events = [_document(aside) for aside in outbox.in_quarantine(_MOST_SHOWN)]
+    events = [_document(aside) for aside in outbox.in_quarantine(MOST_SHOWN)]
     return {"quarantined": outbox.status().quarantined, "events": events}
+
+
+def _list(outbox: Outbox, limit: Any) -> dict[str, Any]:
+    """How many events wait, and the oldest of them."""
+    if not isinstance(limit, int) or not 1 <= limit <= MOST_SHOWN:
+        raise UserError(f"limit: expected a number 1..{MOST_SHOWN}, got {quoted(limit)}")
+    events = [_facts(event) for event in outbox.waiting(limit)]
+    return {"pending": outbox.status().pending, "events": events}
+
+
+def _show(outbox: Outbox, event_id: Any) -> dict[str, Any]:
+    """All that is kept of one event but for the face."""
+    if not isinstance(event_id, str):
+        raise UserError(f"event: expected an event id, got {quoted(event_id)}")
+    shown = outbox.show(event_id)
+    fields = None if shown.body is None else read_object(shown.body, MessageError)
+    return {
+        **_facts(shown.event),
+        "state": shown.event.state,
+        "answer": shown.answer,
+        "reason": shown.reason,
+        "aside_ms": shown.aside_ms,
+        "unreadable": shown.unreadable,
+        "message": None
+        if fields is None
+        else {name: value for name, value in fields.items() if name not in _BIOMETRIC},
+    }
+
+
+def _export(outbox: Outbox, beyond: Any) -> dict[str, Any]:
+    """A slice of the queue as messages; `beyond` of the reply asks for the next, None: no more."""
+    if not isinstance(beyond, int):
+        raise UserError(f"beyond: expected a number, got {quoted(beyond)}")
+    slice_ = outbox.export(_SLICE, beyond=beyond)
+    return {
+        "messages": [one.body.decode("utf-8") for one in slice_ if one.body is not None],
+        "unreadable": [
+            {**_facts(one.event), "reason": one.unreadable} for one in slice_ if one.body is None
+        ],
+        "beyond": slice_[-1].event.position if slice_ else None,
+    }
+
+
+def _facts(event: Recorded) -> dict[str, Any]:
+    digest = event.body_sha256
+    return {
+        "seq": event.seq,
+        "event_id": event.event_id,
+        "seen_ms": event.seen.utc_ms,
+        "clock": event.seen.trust.value,
+        "attempts": event.attempts,
+        "body_sha256": None if digest is None else digest.hex(),
+    }
 
 
 def _document(aside: SetAside) -> dict[str, Any]:

@@ -33,9 +33,10 @@ class Owner:
         self._thread.start()
         self._open = True
 
-    def ask(self, function: Callable[[], T]) -> T:
+    def ask(self, function: Callable[[], T], *, deadline_s: float | None = None) -> T:
         """Run `function` in the owner's thread; returns its value or raises its error.
 
+        `deadline_s` is for what takes longer than any other.
         OutboxError: closed, nothing was run. OutboxBrokenError: no answer within the deadline.
         """
         with self._lock:
@@ -44,10 +45,11 @@ class Owner:
                     "expected an open outbox, it is closed", hint="nothing was recorded"
                 )
             future = self._hand_in(function)
-        if not wait((future,), self._deadline_s).done:
+        limit_s = self._deadline_s if deadline_s is None else deadline_s
+        if not wait((future,), limit_s).done:
             begun = not future.cancel()
             raise OutboxBrokenError(
-                f"expected an answer of the disk within {self._deadline_s:g} s, got none",
+                f"expected an answer of the disk within {limit_s:g} s, got none",
                 hint="it is uncertain whether this was recorded; restart"
                 if begun
                 else "this was not recorded; restart",

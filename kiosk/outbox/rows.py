@@ -6,11 +6,12 @@ import uuid
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from kiosk.errors import OutboxBrokenError, OutboxError
+from kiosk.errors import OutboxDamagedError, OutboxError
 from kiosk.outbox.hindsight import GoodTime
 from kiosk.types import Direction, ReceiptStatus, Stamp, Trust
 from kiosk.wire.eventid import is_event_id
 
+_TRUSTS = tuple(trust.value for trust in Trust)
 _STAMP = "event.utc_ms, event.boottime_ns, boot.boot_id, event.trust"
 _EVENT = (
     "event.position, event.event_id, event.epoch, epoch.name || ':' || event.number,"
@@ -21,12 +22,32 @@ _JOINED = "JOIN boot ON boot.id = event.boot JOIN epoch ON epoch.id = event.epoc
 _BY_ID = f"SELECT {_EVENT} FROM event {_JOINED} WHERE event.event_id = ?"  # noqa: S608
 _OLDEST = (
     f"SELECT {_EVENT} FROM waiting JOIN event USING (position) {_JOINED}"  # noqa: S608
-    " ORDER BY waiting.position LIMIT 1"
+    " WHERE waiting.position > ? ORDER BY waiting.position LIMIT ?"
+)
+_WAITING = (
+    f"SELECT {_EVENT}, waiting.draft, waiting.body,"  # noqa: S608
+    " (SELECT known.position FROM event AS known WHERE known.event_id = event.event_id)"
+    # CROSS: waiting first, so that never more of `event` is read than waits.
+    f" FROM waiting CROSS JOIN event USING (position) {_JOINED}"
+    " WHERE waiting.position >= ? ORDER BY waiting.position LIMIT ?"
+)
+# The second SELECT goes by the index alone, where the first one has read the table.
+_ACCOUNTED = (
+    "WITH slice AS MATERIALIZED (SELECT position, event_id, length(trust) FROM event"
+    " WHERE position > ? ORDER BY position LIMIT ?)"
+    " SELECT max(position), count(*), sum((SELECT known.position FROM event AS known"
+    " WHERE known.event_id = slice.event_id) = slice.position) FROM slice"
 )
 _SET_ASIDE = (
     f"SELECT {_EVENT}, quarantine.reason, quarantine.utc_ms"  # noqa: S608
     f" FROM quarantine JOIN event USING (position) {_JOINED}"
     " ORDER BY quarantine.position LIMIT ?"
+)
+_HELD = (
+    f"SELECT {_EVENT} FROM ("  # noqa: S608
+    "SELECT position FROM waiting WHERE position > ?1"
+    " UNION ALL SELECT position FROM quarantine WHERE position > ?1 ORDER BY position LIMIT ?2"
+    f") AS held JOIN event ON event.position = held.position {_JOINED} ORDER BY held.position"
 )
 _LAST_PUNCH = (
     f"SELECT {_STAMP} FROM last_punch JOIN event USING (position)"  # noqa: S608
@@ -66,6 +87,19 @@ class SetAside:
     utc_ms: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """One queued event with its sealed draft, or its sealed body once that was frozen.
+
+    `known_at` is the position at which its id is found.
+    """
+
+    event: Recorded
+    draft: bytes | None
+    body: bytes | None
+    known_at: int | None
+
+
 class Rows:
     """Named reads and changes over one open transaction."""
 
@@ -86,20 +120,52 @@ class Rows:
         """Return the row that the tables' own rules say is there."""
         row = self.first(query, *values)
         if row is None:
-            raise OutboxBrokenError(
+            raise OutboxDamagedError(
                 f"expected a row, got none for: {query}",
-                hint="the file was changed by hand or is damaged; restore it",
+                hint="the file was changed by hand or is damaged; restart",
             )
         return row
 
-    def waits(self) -> bool:
-        """Return whether anything is queued."""
-        return self.first("SELECT 1 FROM waiting LIMIT 1") is not None
+    def epochs(self) -> dict[str, int]:
+        """Return the highest number of every epoch, the newest last."""
+        query = "SELECT name, highest FROM epoch ORDER BY id"
+        return dict(self._connection.execute(query, ()).fetchall())
+
+    def counts(self) -> tuple[int, int]:
+        """Return how many events the epochs count as queued, and as set aside."""
+        queued, aside = self.one("SELECT sum(queued), sum(quarantined) FROM epoch")
+        return queued, aside
+
+    def waiting_from(self, position: int, limit: int) -> list[Kept]:
+        """Return what waits from a position on, as it is kept."""
+        rows = self._connection.execute(_WAITING, (position, limit)).fetchall()
+        return [Kept(_recorded(row[:-3]), *row[-3:]) for row in rows]
+
+    def unaccounted(self, after: int, limit: int) -> tuple[int, int] | None:
+        """Read settled and other events after a position, and find each again by its id.
+
+        Returns the last position read and how many were not found; None after the last event.
+        """
+        last, read, found = self.one(_ACCOUNTED, after, limit)
+        return None if last is None else (last, read - found)
+
+    def waits(self, count: int) -> bool:
+        """Return whether at least so many are queued; looks at no more than them."""
+        return self.first("SELECT 1 FROM waiting LIMIT 1 OFFSET ?", count - 1) is not None
 
     def oldest(self) -> Recorded | None:
         """Return the event that has waited longest."""
-        row = self.first(_OLDEST)
-        return None if row is None else _recorded(row)
+        return next(iter(self.waiting(1)), None)
+
+    def waiting(self, limit: int, *, beyond: int = 0) -> list[Recorded]:
+        """Return the queued events that have waited longest, of those recorded after `beyond`."""
+        rows = self._connection.execute(_OLDEST, (beyond, limit)).fetchall()
+        return [_recorded(row) for row in rows]
+
+    def held(self, limit: int, *, beyond: int) -> list[Recorded]:
+        """Return the oldest events that are waiting or set aside, recorded after `beyond`."""
+        rows = self._connection.execute(_HELD, (beyond, limit)).fetchall()
+        return [_recorded(row) for row in rows]
 
     def event(self, event_id: str) -> Recorded | None:
         """Return an event in whatever state, None if it was never recorded."""
@@ -143,22 +209,29 @@ class Rows:
 
     def boot(self, boot_id: str) -> int:
         """Return the number of a boot; of one in which nothing was noted yet, the next."""
-        row = self.first("SELECT id FROM boot WHERE boot_id = ?", boot_id)
-        (number,) = row or self.one("SELECT coalesce(max(id), 0) + 1 FROM boot")
+        known = self.known_boot(boot_id)
+        if known is not None:
+            return known
+        (number,) = self.one("SELECT coalesce(max(id), 0) + 1 FROM boot")
         return int(number)
 
-    def note_good_time(self, now: Stamp) -> None:
+    def known_boot(self, boot_id: str) -> int | None:
+        """Return the number of a boot, None if nothing was noted in it."""
+        row = self.first("SELECT id FROM boot WHERE boot_id = ?", boot_id)
+        return None if row is None else int(row[0])
+
+    def note_good_time(self, boot: int, boottime_ns: int, utc_ms: int, tag: bytes) -> None:
         """Keep a moment in which the clock was synchronised; its boot must have begun."""
         self.run(
-            "INSERT INTO good_time (boot, boottime_ns, utc_ms)"
-            " SELECT id, ?, ? FROM boot WHERE boot_id = ? ON CONFLICT DO NOTHING",
-            *(now.boottime_ns, now.utc_ms, now.boot_id),
+            "INSERT INTO good_time (boot, boottime_ns, utc_ms, tag) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT DO NOTHING",
+            *(boot, boottime_ns, utc_ms, tag),
         )
 
-    def good_times(self) -> list[GoodTime]:
-        """Return the moments that are kept."""
-        rows = self._connection.execute("SELECT boot, boottime_ns, utc_ms FROM good_time", ())
-        return [GoodTime(*row) for row in rows.fetchall()]
+    def good_times(self) -> list[tuple[GoodTime, bytes]]:
+        """Return the moments that are kept, each with its tag."""
+        rows = self._connection.execute("SELECT boot, boottime_ns, utc_ms, tag FROM good_time", ())
+        return [(GoodTime(*row[:3]), row[3]) for row in rows.fetchall()]
 
     def keep_last_good_time(self) -> None:
         """Forget all moments but the last: nothing waits that they could date."""
@@ -261,4 +334,6 @@ def _recorded(row: tuple[Any, ...]) -> Recorded:
 
 def _stamp(row: tuple[Any, ...]) -> Stamp:
     utc_ms, boottime_ns, boot_id, trust = row
+    if trust not in _TRUSTS:
+        raise OutboxDamagedError(f"expected one of {', '.join(_TRUSTS)}, got {trust!r}")
     return Stamp(utc_ms, boottime_ns, boot_id, Trust(trust))

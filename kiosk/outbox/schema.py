@@ -11,17 +11,23 @@ from __future__ import annotations
 APPLICATION_ID = 0x4B51_4F42
 """Marks the file as an outbox (`PRAGMA application_id`)."""
 
+PAGE_BYTES = 1024
+
 LOCKING_MODE = ("locking_mode", "EXCLUSIVE", "exclusive")
 """Set before anything is read: then WAL needs no shared-memory file and admits no second opener."""
 
 PRAGMAS: tuple[tuple[str, str, object], ...] = (
     # name, value to set, what must be read back
-    # A commit writes whole pages to the log: with small ones a punch costs 8 KB of the card's
-    # life instead of 22. The log is folded in as seldom as with 1000 pages of the usual size,
-    # because only then can a card that lies about a sync do harm.
-    ("page_size", "1024", 1024),
+    # A commit writes whole pages to the log: with small ones a punch costs 9 KB of the card's
+    # life instead of 22.
+    ("page_size", str(PAGE_BYTES), PAGE_BYTES),
+    # Freed pages stay until they are given back in small steps; only a new file takes this.
+    ("auto_vacuum", "INCREMENTAL", 2),
     ("journal_mode", "WAL", "wal"),
-    ("wal_autocheckpoint", "4000", 4000),
+    # The log is folded in by `Database`: SQLite's own way swallows the error of a failed sync.
+    ("wal_autocheckpoint", "0", 0),
+    # What the log has taken of the disk it keeps.
+    ("journal_size_limit", "-1", -1),
     ("synchronous", "FULL", 2),
     ("secure_delete", "ON", 1),
     ("foreign_keys", "ON", 1),
@@ -125,8 +131,18 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             boot INTEGER NOT NULL REFERENCES boot (id),
             boottime_ns INTEGER NOT NULL,
             utc_ms INTEGER NOT NULL,
+            tag BLOB NOT NULL CHECK (length(tag) = 16),
             PRIMARY KEY (boot, boottime_ns)
         ) STRICT, WITHOUT ROWID
+        """,
+    ),
+    (
+        # Nothing but room: a row is deleted when the disk is full, and its pages hold punches.
+        """
+        CREATE TABLE reserve (
+            id INTEGER PRIMARY KEY,
+            filler BLOB NOT NULL
+        ) STRICT
         """,
     ),
 )

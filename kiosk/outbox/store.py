@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from kiosk.clock import Clock, elapsed_s
+from kiosk.errors import OutboxDamagedError, OutboxError
 from kiosk.outbox.bodies import Bodies
-from kiosk.outbox.database import Database
+from kiosk.outbox.contents import Exported, Shown
 from kiosk.outbox.ledger import Ledger, OutboxStatus
+from kiosk.outbox.opening import Queue, open_queue
 from kiosk.outbox.owner import Owner
 from kiosk.outbox.rows import Recorded, SetAside
 from kiosk.types import Direction, Envelope, Punch, Receipt, ReceiptStatus, Stamp
@@ -26,6 +28,8 @@ T = TypeVar("T")
 
 # A commit on a worn card may take seconds; beyond this the disk hangs.
 _DEADLINE_S = 20.0
+# A start may have to salvage years of events from a damaged file.
+_START_DEADLINE_S = 900.0
 
 
 class Outbox:
@@ -46,24 +50,27 @@ class Outbox:
         device_id: str,
         signer: Signer | None,
         clock: Clock,
+        former_id: str = "",
     ) -> None:
+        """`former_id`: the device's id on the board that its card came from, "" for none."""
         self._path = path
         self._clock = clock
-        self._bodies = Bodies(vault, device_id, signer)
+        self._bodies = Bodies(vault, device_id, signer, former_id=former_id)
         self._owner = Owner("outbox", deadline_s=_DEADLINE_S)
-        self._database: Database | None = None
+        self._queue: Queue | None = None
         self.arrived = threading.Event()
 
     def start(self) -> None:
         """Open the file in the thread that will own it; once only.
 
         OutboxLockedError: another process has it. OutboxError: it cannot be written, is not an
-        outbox of this version, or was sealed with another device id or secret.
-        OutboxBrokenError: it is damaged.
+        outbox of this version, or was sealed with another device id or secret. A damaged file
+        is set aside, and what can be trusted of it taken over; OutboxDamagedError where nothing
+        says that it ever was a queue.
         """
         self._owner.start()
         try:
-            self._ledger = self._owner.ask(self._open)
+            self._owner.ask(self._open, deadline_s=_START_DEADLINE_S)
         except BaseException:
             self._owner.close(self._shut, _DEADLINE_S)
             raise
@@ -85,11 +92,11 @@ class Outbox:
         draft = self._bodies.draft(punch)
         employee = punch.employee
         tag = None if employee is None else self._bodies.employee_tag(employee)
-        seq = self._ask(
-            lambda ledger: ledger.put(
-                punch.event_id, draft, punch.seen, employee_tag=tag, kind=punch.kind
-            )
-        )
+
+        def put(ledger: Ledger) -> str:
+            return ledger.put(punch.event_id, draft, punch.seen, employee_tag=tag, kind=punch.kind)
+
+        seq = self._owner.ask(lambda: self._with_room(put))
         self.arrived.set()
         log.info("outbox.committed", extra={"fields": {"event_id": punch.event_id, "seq": seq}})
         return seq
@@ -102,31 +109,38 @@ class Outbox:
         tag = self._bodies.employee_tag(employee)
         return self._ask(lambda ledger: ledger.last_recorded(tag, kind))
 
-    def waits(self) -> bool:
-        """Return whether any event is not settled; nothing is changed by asking."""
-        return self._ask(Ledger.waits)
+    def waits(self, count: int = 1) -> bool:
+        """Return whether so many events are not settled; nothing is changed by asking."""
+        return self._ask(lambda ledger: ledger.waits(count))
 
-    def lease(self) -> Envelope | None:
-        """Return the oldest event that is not settled, None when nothing waits.
+    def lease(self, limit: int, *, beyond: str | None = None) -> list[Envelope]:
+        """Return the events that have waited longest, the oldest first, at most `limit`.
 
-        Its body is frozen on disk by the first lease and the same ever after, also after a
-        restart: to be called when the connection stands, immediately before the first byte. The
-        same event is returned until it is settled or set aside.
+        A body is frozen on disk by its first lease and the same ever after, also after a restart:
+        to be called when the connection stands, immediately before the first byte. The same
+        events are returned until they are settled or set aside. With `beyond`, the id of an
+        event, only those that were recorded after it.
         """
-        return self._ask(Ledger.lease)
+        return self._ask(lambda ledger: ledger.lease(limit, beyond))
 
     def settle(self, event_id: str, receipt: Receipt) -> None:
-        """End a leased event by the server's word.
+        """End one leased event, as `settle_all` does."""
+        self.settle_all([(event_id, receipt)])
 
-        `rejected` sets it aside with all it holds; any other erases it but for its id, SEQ, time
+    def settle_all(self, words: Sequence[tuple[str, Receipt]]) -> None:
+        """End leased events by the server's word on each, in one commit: all or none.
+
+        `rejected` sets one aside with all it holds; any other erases it but for its id, SEQ, time
         and the SHA-256 of its body. OutboxError for an event that is not queued and leased.
         """
-        event = self._ask(lambda ledger: ledger.settle(event_id, receipt.status))
-        if receipt.status is ReceiptStatus.REJECTED:
-            self._told_aside(event, "rejected by the server")
-            return
-        fields = self._facts(event) | {"answer": receipt.status.value}
-        log.info("outbox.settled", extra={"fields": fields})
+        statuses = [(event_id, receipt.status) for event_id, receipt in words]
+        events = self._ask(lambda ledger: ledger.settle(statuses))
+        for event, (_, status) in zip(events, statuses, strict=True):
+            if status is ReceiptStatus.REJECTED:
+                self._told_aside(event, "rejected by the server")
+                continue
+            fields = self._facts(event) | {"answer": status.value}
+            log.info("outbox.settled", extra={"fields": fields})
 
     def quarantine(self, event_id: str, reason: str) -> None:
         """Set a queued event aside; all of it is kept. OutboxError if it is not queued."""
@@ -135,6 +149,22 @@ class Outbox:
     def in_quarantine(self, limit: int) -> list[SetAside]:
         """Return the oldest events that were set aside, at most `limit`."""
         return self._ask(lambda ledger: ledger.in_quarantine(limit))
+
+    def waiting(self, limit: int) -> list[Recorded]:
+        """Return the events that have waited longest, at most `limit`; nothing is changed."""
+        return self._ask(lambda ledger: ledger.waiting(limit))
+
+    def show(self, event_id: str) -> Shown:
+        """Return all that is kept of one event; UserError if it never was recorded."""
+        return self._ask(lambda ledger: ledger.show(event_id))
+
+    def export(self, limit: int, *, beyond: int) -> list[Exported]:
+        """Return the oldest events that wait or were set aside, as the messages they are sent as.
+
+        Bodies are frozen as by a lease, so that what is exported and what is sent later are the
+        same bytes; nothing else changes. `beyond`: only those after that position, 0 for all.
+        """
+        return self._ask(lambda ledger: ledger.export(limit, beyond))
 
     def retry(self, event_ids: Sequence[str] | None) -> list[str]:
         """Queue events that were set aside again, None for all; returns their ids.
@@ -168,18 +198,54 @@ class Outbox:
         """Return counts and the oldest waiting event; never looks at settled ones."""
         return self._ask(Ledger.status)
 
-    def _ask(self, work: Callable[[Ledger], T]) -> T:
-        return self._owner.ask(lambda: work(self._ledger))
+    def tend(self) -> bool:
+        """Take one small step of upkeep; whether more of them should follow soon.
 
-    def _open(self) -> Ledger:
-        self._database = Database(self._path)
-        ledger = Ledger(self._database, self._bodies, self._clock)
-        ledger.bind(self._path)
-        return ledger
+        Space is taken of the disk or given back to it, the share of the disk that is in use is
+        looked at, and what was not checked at the start is read. To be called now and then for
+        as long as the outbox is open. OutboxDamagedError: the next start sets the file aside.
+        """
+        return self._owner.ask(lambda: self._guarded(self._tend))
+
+    @property
+    def cannot_record(self) -> str:
+        """Why no punch can be recorded for want of space, "" while they can; asks no disk."""
+        return "" if self._queue is None else self._queue.room.cannot_record
+
+    def room(self) -> dict[str, Any]:
+        """Return what `status` says of the disk and of what is kept of it for punches."""
+        return {} if self._queue is None else self._queue.room.document()
+
+    def _ask(self, work: Callable[[Ledger], T]) -> T:
+        return self._owner.ask(lambda: self._guarded(lambda queue: work(queue.ledger)))
+
+    def _guarded(self, work: Callable[[Queue], T]) -> T:
+        """Damage that comes to light is noted, so that the next start does not trust the file."""
+        queue = self._opened()
+        try:
+            return work(queue)
+        except OutboxDamagedError:
+            queue.note_damage()
+            raise
+
+    def _with_room(self, put: Callable[[Ledger], T]) -> T:
+        return self._guarded(lambda queue: queue.with_room(put))
+
+    def _tend(self, queue: Queue) -> bool:
+        queue.mark.confirm()
+        return queue.room.tend() | queue.inspection.go_on()
+
+    def _open(self) -> None:
+        self._queue = open_queue(self._path, self._bodies, self._clock)
+
+    def _opened(self) -> Queue:
+        if self._queue is None:
+            raise OutboxError("expected an open outbox, it never was opened")
+        return self._queue
 
     def _shut(self) -> None:
-        if self._database is not None:
-            self._database.close()
+        if self._queue is not None:
+            self._queue.close()
 
     def _told_aside(self, event: Recorded, reason: str) -> None:
         log.error("outbox.quarantined", extra={"fields": self._facts(event) | {"reason": reason}})

@@ -1,4 +1,4 @@
-"""`kiosk-server`: parse the command line, check the start rules, serve until told to end."""
+"""`kiosk-server`: parse the command line, then serve until told to end, or import a file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from kiosk import __version__, journal
 from kiosk.clock import SystemClock
-from kiosk.commands.console import complain, say
+from kiosk.commands.console import complain, say, say_json
 from kiosk.config import Journal
 from kiosk.errors import KioskError, UserError
 from kiosk.server import start
@@ -47,18 +47,49 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def parser() -> argparse.ArgumentParser:
     """Every option."""
-    tree = _Parser(prog="kiosk-server", description="Reference attendance server.")
+    tree = _Parser(
+        prog="kiosk-server",
+        description="Reference attendance server.",
+        epilog="kiosk-server import --help: take what `kiosk outbox export` wrote.",
+    )
     add = tree.add_argument
     add("--version", action="version", version=__version__)
-    add("--store", required=True, metavar="URL", help="sqlite:///PATH of the records")
+    _add_records(tree)
     add("--listen", default="127.0.0.1:8320", metavar="HOST:PORT", help="port 0: a free one")
     add("--cert", type=Path, metavar="FILE", help="TLS certificate chain (PEM)")
     add("--key", type=Path, metavar="FILE", help="its private key (PEM)")
     add("--client-ca", type=Path, metavar="FILE", help="demand client certificates of this CA")
     add("--token-file", type=Path, metavar="FILE", help="holds the bearer token; mode 0600")
+    return tree
+
+
+def parse_import(arguments: list[str]) -> argparse.Namespace:
+    """The options of `kiosk-server import`; exits with 2 for a mistake in them."""
+    return import_parser().parse_args(arguments)
+
+
+def import_parser() -> argparse.ArgumentParser:
+    """Every option of the import."""
+    tree = _Parser(
+        prog="kiosk-server import",
+        description="Record what `kiosk outbox export` wrote; what is known is left as it is.",
+    )
+    tree.add_argument("file", type=Path, metavar="FILE", help="what the kiosk exported")
+    _add_records(tree)
+    tree.add_argument(
+        "--allow-unsigned",
+        action="store_true",
+        help="take unsigned messages of kiosks that have no key here",
+    )
+    tree.add_argument("--json", action="store_true", help="print the counts as JSON")
+    return tree
+
+
+def _add_records(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--store", required=True, metavar="URL", help="sqlite:///PATH of the records")
     add("--threshold", type=_cosine, metavar="X", help="least cosine of a match, in every space")
     add("--keep-embeddings", action="store_true", help="keep them with the records")
-    return tree
 
 
 def _cosine(text: str) -> float:
@@ -91,6 +122,38 @@ def serve(options: argparse.Namespace) -> None:
             _run(app, listener, tls)
     finally:
         store.close()
+
+
+def take(options: argparse.Namespace) -> int:
+    """Import a file; 1 when a line of it was not recorded."""
+    from kiosk.server.importing import import_file
+    from kiosk.server.matching import Matcher
+    from kiosk.server.reception import Reception
+    from kiosk.vision.manifest import load_manifest
+
+    path = path_of(options.store)
+    if not path.is_file():
+        raise UserError(
+            f"--store {path}: expected the file of a server, there is none",
+            hint="it knows the keys that prove the messages",
+        )
+    clock = SystemClock()
+    # What becomes of each line is told here; of the records' own journal only what is amiss.
+    journal.set_up(Journal(level="error"), clock=clock)
+    store = Store(path, clock=clock)
+    try:
+        matcher = Matcher(store, load_manifest().entries, options.threshold)
+        reception = Reception(store, matcher, options.keep_embeddings)
+        counts = import_file(
+            options.file, reception, unsigned_allowed=options.allow_unsigned, tell=complain
+        )
+    finally:
+        store.close()
+    if options.json:
+        say_json(counts)
+    else:
+        say(", ".join(f"{number} {what}" for what, number in counts.items()))
+    return 1 if counts["rejected"] or counts["bad"] else 0
 
 
 def _run(app: FastAPI, listener: socket.socket, tls: start.Tls | None) -> None:
@@ -145,12 +208,16 @@ def _end(_: int, __: FrameType | None) -> NoReturn:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the server; 0 when told to end, 2 for the user's mistakes, 1 for failures."""
-    options = parse(arguments)
+    """Run the server, or import a file; 0 when done, 2 for the user's mistakes, 1 for failures."""
+    given = sys.argv[1:] if arguments is None else arguments
+    to_import = given[:1] == ["import"]
+    options = parse_import(given[1:]) if to_import else parse(given)
     # The framework handles both while it serves, and raises them again when it is done.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
     try:
+        if to_import:
+            return take(options)
         serve(options)
     except KioskError as error:
         complain(f"kiosk-server: {error}")

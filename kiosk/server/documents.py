@@ -75,6 +75,7 @@ class AttendanceReceipt(BaseModel):
     S1: ReceiptStatus
     RTO: float | None = Field(None, description="minimum delay in seconds")
     SIG2: str | None = Field(None, description="there when the message was signed")
+    error: str | None = Field(None, description="why a malformed message was rejected")
 
 
 class AttendanceRecord(BaseModel):
@@ -187,6 +188,13 @@ def body_of(model: type[BaseModel], *other_types: str) -> dict[str, Any]:
     for media_type in other_types:
         content[media_type] = {"schema": {"type": "string", "format": "binary"}}
     return {"requestBody": {"required": True, "content": content}}
+
+
+def array_of(model: type[BaseModel], most: int) -> dict[str, Any]:
+    """A route's description of its body: a JSON array of a model."""
+    items = {"$ref": f"#/components/schemas/{model.__name__}"}
+    schema = {"type": "array", "items": items, "maxItems": most}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:

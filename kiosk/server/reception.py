@@ -1,19 +1,21 @@
-"""One attendance message: read, authenticate, match, record, answer. Nothing here knows HTTP."""
+"""Attendance messages: authenticate, read, match, record, answer. Nothing here knows HTTP."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from kiosk.errors import Fate, KioskError, MessageError
+from kiosk.errors import EmbeddingError, Fate, KioskError, MessageError, WireError
 from kiosk.server.matching import NOBODY, Found, Matcher
 from kiosk.server.store import Store
-from kiosk.server.tables import Record
+from kiosk.server.tables import Record, Unreadable
 from kiosk.types import ReceiptStatus
 from kiosk.wire import receipt
-from kiosk.wire.jsontext import canonical, quoted
-from kiosk.wire.message import Message, parse
+from kiosk.wire.jsontext import canonical, quoted, read_object
+from kiosk.wire.message import Message, Sender, read, sender_of
 from kiosk.wire.signing import Signer
 
 log = logging.getLogger(__name__)
@@ -29,37 +31,75 @@ class UnauthenticError(KioskError):
 
 
 @dataclass(frozen=True, slots=True)
+class Heard:
+    """A message that comes, provably, from the device it names; not yet read any further.
+
+    `signer` is None for a rightly unsigned one.
+    """
+
+    sender: Sender
+    fields: Mapping[str, Any]
+    body_sha256: bytes
+    signer: Signer | None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The receipt for a message, and why it was rejected if it could not be read."""
+
+    receipt: dict[str, str | float]
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Reception:
-    """What the attendance route does."""
+    """What the attendance routes do."""
 
     store: Store
     matcher: Matcher
     keep_embeddings: bool
 
-    def receive(
-        self, body: bytes, idempotency_key: str | None, unsigned_allowed: bool
-    ) -> dict[str, str | float]:
-        """The receipt for a message, once what it says is committed.
+    def hear(
+        self, body: bytes, *, unsigned_allowed: bool, idempotency_key: str | None = None
+    ) -> Heard:
+        """Read who sent a message, and prove it.
 
-        MessageError, TokenError or EmbeddingError names a malformed field, UnauthenticError a
-        missing or wrong signature; StoreError: nothing was recorded. `unsigned_allowed`: whether
-        the sender may speak for a device that has no key here.
+        MessageError: not even that can be read; UnauthenticError: a missing or wrong signature.
+        `unsigned_allowed`: whether the sender may speak for a device that has no key here.
         """
-        message = parse(body)
-        if idempotency_key is not None and idempotency_key != message.event_id:
+        fields = read_object(body, MessageError)
+        sender = sender_of(fields)
+        if idempotency_key is not None and idempotency_key != sender.event_id:
             raise MessageError(
                 f"Idempotency-Key: expected the value of A1, got {quoted(idempotency_key)}"
             )
-        signer = self._signer_of(message, unsigned_allowed=unsigned_allowed)
-        status = self.store.record(self._record(message))
-        _tell(message, status)
-        sig1 = message.signature if signer is not None else None
-        return receipt.render(message.event_id, status, sig1=sig1, signer=signer)
+        # Over the canonical form: white space and the order of keys make no other body.
+        digest = hashlib.sha256(canonical(fields)).digest()
+        signer = self._signer_of(sender, fields, unsigned_allowed=unsigned_allowed)
+        return Heard(sender, fields, digest, signer)
 
-    def _signer_of(self, message: Message, *, unsigned_allowed: bool) -> Signer | None:
+    def answer(self, heard: Sequence[Heard]) -> list[Verdict]:
+        """The receipts for messages, in their order, once what they say is committed as a whole.
+
+        One that is malformed is rejected by a receipt, signed if it was: a status alone could be
+        anybody's. StoreError: nothing was recorded.
+        """
+        events = [self._event(one) for one in heard]
+        verdicts = []
+        for one, event, status in zip(heard, events, self.store.record(events), strict=True):
+            problem = event.what if isinstance(event, Unreadable) else ""
+            _tell(one, status, problem)
+            sig1 = one.fields["SIG1"] if one.signer is not None else None
+            said = receipt.render(one.sender.event_id, status, sig1=sig1, signer=one.signer)
+            verdicts.append(Verdict(said, problem if status is ReceiptStatus.REJECTED else ""))
+        return verdicts
+
+    def _signer_of(
+        self, sender: Sender, fields: Mapping[str, Any], *, unsigned_allowed: bool
+    ) -> Signer | None:
         """The key that the message is signed with, proven; None for a rightly unsigned one."""
-        keys = self.store.keys(message.device_id)
-        if message.key_id is None:
+        keys = self.store.keys(sender.device_id)
+        if sender.key_id is None:
             if keys:
                 raise UnauthenticError("K1, SIG1: expected of this device, got neither")
             if not unsigned_allowed:
@@ -68,19 +108,26 @@ class Reception:
                     hint="register the device's key",
                 )
             return None
-        if message.key_id not in keys:
+        if sender.key_id not in keys:
             raise UnauthenticError(
-                f"K1: expected a registered key of this device, got {message.key_id}",
-                hint=f"PUT /devices/{message.device_id}/keys/{message.key_id}",
+                f"K1: expected a registered key of this device, got {sender.key_id}",
+                hint=f"PUT /devices/{sender.device_id}/keys/{sender.key_id}",
             )
-        signer = Signer(message.key_id, keys[message.key_id])
-        if not signer.message_is_authentic(message.fields):
+        signer = Signer(sender.key_id, keys[sender.key_id])
+        if not signer.message_is_authentic(fields):
             raise UnauthenticError(
                 f"SIG1: expected this message's signature under {signer.key_id}, got another"
             )
         return signer
 
-    def _record(self, message: Message) -> Record:
+    def _event(self, heard: Heard) -> Record | Unreadable:
+        try:
+            return self._record(read(heard.fields), heard.body_sha256)
+        except (WireError, EmbeddingError) as error:
+            sender = heard.sender
+            return Unreadable(sender.event_id, sender.device_id, heard.body_sha256, str(error))
+
+    def _record(self, message: Message, body_sha256: bytes) -> Record:
         embedding = self.matcher.embedding(message.vector, message.space or _NO_SPACE)
         found = NOBODY
         # A retry is answered from what is on record, whoever was enrolled since.
@@ -93,8 +140,7 @@ class Reception:
         return Record(
             event_id=message.event_id,
             device=message.device_id,
-            # Over the canonical form: white space and the order of keys make no other body.
-            body_sha256=hashlib.sha256(canonical(message.fields)).digest(),
+            body_sha256=body_sha256,
             employee=employee,
             claimed=message.employee,
             matched=found.matched,
@@ -113,17 +159,19 @@ class Reception:
         )
 
 
-def _tell(message: Message, status: ReceiptStatus) -> None:
+def _tell(heard: Heard, status: ReceiptStatus, problem: str) -> None:
     fields = {
-        "event_id": message.event_id,
-        "device": message.device_id,
-        "seq": message.seq or "",
+        "event_id": heard.sender.event_id,
+        "device": heard.sender.device_id,
+        "seq": str(heard.fields.get("SEQ", "")),
         "answer": status.value,
     }
-    if status is ReceiptStatus.REJECTED:
-        log.error("attendance.other_body_under_known_id", extra={"fields": fields})
-    else:
+    if status is not ReceiptStatus.REJECTED:
         log.info("attendance.answered", extra={"fields": fields})
+    elif problem:
+        log.error("attendance.unreadable", extra={"fields": fields | {"reason": problem}})
+    else:
+        log.error("attendance.other_body_under_known_id", extra={"fields": fields})
 
 
 def _disagrees(claimed: str | None, found: Found) -> bool:

@@ -7,7 +7,6 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,17 @@ import numpy as np
 
 from kiosk.clock import Clock
 from kiosk.errors import Fate, KioskError, UserError
-from kiosk.server.tables import APPLICATION_ID, INSERT, LIST, PRAGMAS, TABLES, VERSION, Record
+from kiosk.server.tables import (
+    APPLICATION_ID,
+    INSERT,
+    LIST,
+    PRAGMAS,
+    TABLES,
+    VERSION,
+    Record,
+    Unreadable,
+    values_of,
+)
 from kiosk.types import FloatArray, ReceiptStatus
 
 _SCHEME = "sqlite:///"
@@ -109,25 +118,15 @@ class Store:
         if not tables:
             self._connection.executescript(TABLES)
 
-    def record(self, record: Record) -> ReceiptStatus:
-        """Commit an event: OK, DUPLICATE for the same body again, REJECTED for another one.
+    def record(self, events: Sequence[Record | Unreadable]) -> list[ReceiptStatus]:
+        """Commit events, all or none, in their order: what is to be said about each.
 
-        A rejected body leaves an alarm, once.
+        OK; DUPLICATE for the same body again, for ever; REJECTED for another body under a known
+        id, and for one that could not be read. A rejected body leaves an alarm, once.
         """
         now = self._now()
         with self._transaction() as connection:
-            old = _digest_of(connection, record.device, record.event_id)
-            if old is None:
-                connection.execute(INSERT, (*astuple(record), now))
-                return ReceiptStatus.OK
-            if old == record.body_sha256:
-                return ReceiptStatus.DUPLICATE
-            connection.execute(
-                "INSERT OR IGNORE INTO alarm (device, event_id, body_sha256, what, at)"
-                " VALUES (?, ?, ?, ?, ?)",
-                (record.device, record.event_id, record.body_sha256, _OTHER_BODY, now),
-            )
-            return ReceiptStatus.REJECTED
+            return [_recorded(connection, event, now) for event in events]
 
     def is_known(self, device: str, event_id: str) -> bool:
         """Whether this event has been recorded."""
@@ -246,6 +245,24 @@ class Store:
     ) -> list[dict[str, Any]]:
         with self._reading() as connection:
             return [dict(row) for row in connection.execute(query, values)]
+
+
+def _recorded(
+    connection: sqlite3.Connection, event: Record | Unreadable, now: str
+) -> ReceiptStatus:
+    old = _digest_of(connection, event.device, event.event_id)
+    if old == event.body_sha256:
+        return ReceiptStatus.DUPLICATE
+    if old is None and isinstance(event, Record):
+        connection.execute(INSERT, (*values_of(event), now))
+        return ReceiptStatus.OK
+    what = event.what if isinstance(event, Unreadable) else _OTHER_BODY
+    connection.execute(
+        "INSERT OR IGNORE INTO alarm (device, event_id, body_sha256, what, at)"
+        " VALUES (?, ?, ?, ?, ?)",
+        (event.device, event.event_id, event.body_sha256, what, now),
+    )
+    return ReceiptStatus.REJECTED
 
 
 def _digest_of(connection: sqlite3.Connection, device: str, event_id: str) -> bytes | None:

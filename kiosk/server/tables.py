@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from operator import attrgetter
 
 # Tells our files from other programs' (https://www.sqlite.org/fileformat2.html, offset 68).
 APPLICATION_ID = 0x4B41_5453
@@ -76,7 +77,19 @@ class Record:
     embedding: bytes | None
 
 
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """An event of a known sender that could not be recorded, and why."""
+
+    event_id: str
+    device: str
+    body_sha256: bytes
+    what: str
+
+
 _COLUMNS = tuple(field.name for field in fields(Record))
+values_of = attrgetter(*_COLUMNS)
+"""The values of a record in the order of INSERT, which adds when it was received."""
 _SHOWN = ", ".join(name for name in _COLUMNS if name not in {"body_sha256", "embedding"})
 # The names in both texts are our own; values are always bound.
 INSERT = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from kiosk.config import Server, signed_receipts_required
-from kiosk.errors import ReceiptError, UplinkPausedError
+from kiosk.errors import BareRefusalError, ReceiptError, UplinkPausedError
 from kiosk.types import Receipt, ReceiptStatus
 from kiosk.uplink.answer import Answer
 from kiosk.wire import receipt
@@ -25,7 +25,8 @@ class Belief:
 
         ReceiptError: a 2xx without one. UplinkPausedError: a refusal that does not carry the
         receipt `rejected` for this event, signed if the message was: whoever stands in between
-        can send a status, and an event set aside is paid to nobody.
+        can send a status, and an event set aside is paid to nobody. BareRefusalError: the same,
+        of a message without a signature, which no receipt could prove either.
         """
         try:
             told = receipt.parse(
@@ -47,7 +48,8 @@ class Belief:
 
 
 def _unproven(answer: Answer, came: str) -> UplinkPausedError:
-    return UplinkPausedError(
+    kind = UplinkPausedError if receipt.is_signed(answer.envelope.body) else BareRefusalError
+    return kind(
         f"expected the receipt `rejected` with status {answer.status}, got {came}",
         hint="a proxy may have answered in the server's place; everything is kept meanwhile",
     )

@@ -1,9 +1,9 @@
-"""One message out, one answer in, or an error that decides what comes next."""
+"""One request out, one reply in, or an error that decides what comes next."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,17 @@ from kiosk.config import Server
 from kiosk.errors import LinkDownError, UplinkPausedError
 from kiosk.files import lacks
 from kiosk.types import Envelope
-from kiosk.uplink.answer import Answer, check_status
+from kiosk.uplink.answer import Reply, check_status
 from kiosk.uplink.lifeline import MAX_REPLY_BYTES, Lifeline, OpenLetter, pool_classes
+from kiosk.wire.batch import join
+
+Letter = Callable[[], Sequence[Envelope]]
 
 _CHUNK_BYTES = 8192
 
 
 class Poster:
-    """Posts one message at a time, over a connection that is kept open in between.
+    """Posts one request at a time, over a connection that is kept open in between.
 
     Not to be shared by threads, but for `abort`. Nothing is tried twice in here, no redirect is
     followed, and neither proxies nor passwords are taken from the environment.
@@ -38,27 +41,29 @@ class Poster:
         self._url = server.url.rstrip("/") + "/toon/attendance"
         self._limit_s = server.connect_timeout_s + server.read_timeout_s
         self._lifeline = Lifeline()
-        self._letter: Callable[[], Envelope | None] = _no_letter
-        self._sent: Envelope | None = None
+        self._letter: Letter = tuple
+        self._is_batch = False
+        self._sent: tuple[Envelope, ...] = ()
         self._session = _session(server, self._lifeline, self._open_letter)
 
-    def post(self, letter: Callable[[], Envelope | None]) -> Answer | None:
+    def post(self, letter: Letter, *, is_batch: bool) -> Reply | None:
         """Connect, ask for the letter once the connection stands, TLS included, and send it.
 
-        Returns what came back, its body at most 64 KiB; None when there was no letter, and
-        nothing was sent. The whole exchange ends after connect and read timeout together, however
-        slowly either side drips. LinkDownError: no whole answer, or one that asks to try again.
-        UplinkPausedError: the server refuses this kiosk, or a configured file is missing. What
-        `letter` raises comes through.
+        In the single form the letter is one envelope at most. Returns what came back, its body
+        at most 64 KiB; None when there was no letter, and nothing was sent. The whole exchange
+        ends after connect and read timeout together, however slowly either side drips.
+        LinkDownError: no whole answer, or one that asks to try again. UplinkPausedError: the
+        server refuses this kiosk, or a configured file is missing. What `letter` raises comes
+        through.
         """
         self._check_files()
-        self._letter, self._sent = letter, None
+        self._letter, self._is_batch, self._sent = letter, is_batch, ()
         self._lifeline.begin()
         done = threading.Event()
         guard = threading.Thread(target=self._guard, args=(done,), name="post-guard", daemon=True)
         guard.start()
         try:
-            answer = self._exchange()
+            reply = self._exchange()
         except _NothingToSend:
             return None
         except (OSError, HTTPError) as error:
@@ -69,7 +74,7 @@ class Poster:
         if self._lifeline.cut_because:
             # A reply without a length ends with its connection: this one may lack its end.
             raise self._down("a cut connection")
-        return answer
+        return reply
 
     def abort(self) -> None:
         """End the post under way at once, and every later one, with LinkDownError. Any thread.
@@ -89,28 +94,32 @@ class Poster:
 
     def _open_letter(self) -> tuple[bytes, dict[str, str]]:
         """Called by the connection when it stands: the body and the headers that go with it."""
-        self._sent = self._letter()
-        if self._sent is None:
+        self._sent = tuple(self._letter())
+        if not self._sent:
             raise _NothingToSend
-        body = self._sent.body
-        return body, {"Content-Length": str(len(body)), "Idempotency-Key": self._sent.event_id}
+        if self._is_batch:
+            body = join([envelope.body for envelope in self._sent])
+            return body, {"Content-Length": str(len(body))}
+        (one,) = self._sent
+        return one.body, {"Content-Length": str(len(one.body)), "Idempotency-Key": one.event_id}
 
-    def _exchange(self) -> Answer:
+    def _exchange(self) -> Reply:
         with self._session.post(
-            self._url,
+            self._url + ("/batch" if self._is_batch else ""),
             timeout=(self._server.connect_timeout_s, self._server.read_timeout_s),
             allow_redirects=False,
             stream=True,
         ) as reply:
-            check_status(
+            asked_s = check_status(
                 reply.status_code,
                 retry_after=reply.headers.get("Retry-After"),
                 date=reply.headers.get("Date"),
+                is_batch=self._is_batch,
             )
             body = self._bounded(reply)
-        if self._sent is None:
+        if not self._sent:
             raise self._down("a reply before anything was sent")
-        return Answer(self._sent, reply.status_code, body)
+        return Reply(self._sent, reply.status_code, body, self._is_batch, asked_s)
 
     def _bounded(self, reply: requests.Response) -> bytes:
         body = bytearray()
@@ -139,10 +148,6 @@ class Poster:
 
 class _NothingToSend(Exception):  # noqa: N818 - no error: what waited was set aside
     """There is no letter after all; the connection is given up, and nothing was sent."""
-
-
-def _no_letter() -> Envelope | None:
-    return None
 
 
 class _Session(requests.Session):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -12,10 +13,16 @@ import numpy as np
 
 from kiosk.errors import KioskError, ModelError
 from kiosk.types import Embedding, Pixels
+from kiosk.vault import read_plain
 from kiosk.vision.embed import Embedder
 from kiosk.vision.manifest import ModelEntry, Precision, precision_of, shipped_models_dir
 from kiosk.vision.picture import load_picture
 from kiosk.vision.session import Session
+
+LEAST_FACES = 3
+"""One face alone may come out right by luck, or by a file that gives the same for all."""
+# A hundred faces of the largest embeddings.
+_MAX_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,27 +69,53 @@ class GoldenFace:
     embedding: Embedding
 
 
-def golden_faces(space: str, folder: Path) -> tuple[GoldenFace, ...]:
+def golden_faces(
+    space: str, folder: Path, pinned: Set[str] = frozenset()
+) -> tuple[GoldenFace, ...]:
     """The golden faces of a space: crops as PNG and `SPACE.json`, crop names to embeddings.
 
-    Empty when the folder has none for the space; ModelError when they cannot be read.
+    Empty when the folder has none for the space; ModelError when they cannot be read, are fewer
+    than LEAST_FACES, or have a hash that is not among those `pinned`.
     """
     path = folder / f"{space}.json"
-    if not path.is_file():
-        return ()
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        data = read_plain(path, _MAX_BYTES, follow=True)
+        _check_pinned(path, data, pinned)
         faces = tuple(
             GoldenFace(name, load_picture(folder / name), Embedding.of(np.array(values), space))
-            for name, values in document.items()
+            for name, values in json.loads(data).items()
         )
-    except (OSError, ValueError, TypeError, AttributeError, KioskError) as error:
+    except FileNotFoundError:
+        return ()
+    except (ValueError, TypeError, AttributeError, RecursionError, KioskError) as error:
         raise ModelError(
             f"golden faces expected at {path}, they cannot be read: {error}", hint="reinstall"
         ) from error
-    if not faces:
-        raise ModelError(f"golden faces expected at {path}, none is in it", hint="reinstall")
+    if len(faces) < LEAST_FACES:
+        raise ModelError(
+            f"golden faces expected at {path}, {LEAST_FACES} at least, got {len(faces)}",
+            hint="reinstall",
+        )
     return faces
+
+
+def _check_pinned(path: Path, data: bytes, pinned: Set[str]) -> None:
+    digest = hashlib.sha256(data).hexdigest()
+    if pinned and digest not in pinned:
+        wanted = ", ".join(sorted(pinned))
+        raise ModelError(f"{path.name} has SHA-256 {wanted} by the manifest, got {digest}")
+
+
+def check_face(embedder: Embeds, face: GoldenFace) -> float:
+    """The cosine of one golden face to a model's; ModelError below its precision's limit."""
+    cosine = face.embedding.similarity(embedder.embed(face.crop))
+    least = LIMITS[precision_of(embedder.id)].least
+    if not cosine >= least:
+        raise ModelError(
+            f"model {embedder.id}: cosine of at least {least} to golden face {face.name}"
+            f" expected, got {cosine:.4f}"
+        )
+    return cosine
 
 
 def agreement(embedder: Embeds, faces: tuple[GoldenFace, ...]) -> Agreement:
@@ -115,17 +148,39 @@ def check_canary(embedder: Embeds, folder: Path) -> float:
 def golden_for(entries: Iterable[ModelEntry]) -> tuple[GoldenFace, ...]:
     """The golden faces for files of one space: the shipped ones, or those beside one of the files.
 
-    Empty when nobody brought any; ModelError when they cannot be read.
+    Empty when nobody brought any; ModelError when they cannot be read, are not what the manifest
+    beside them pins, or are pinned and not there.
     """
+    listed = list(entries)
+    faces = found_golden(listed)
+    missing = [entry for entry in listed if entry.golden and not faces]
+    if missing:
+        path = _golden_folder(missing[0]) / f"{missing[0].space}.json"
+        raise ModelError(
+            f"golden faces expected at {path}, as the manifest says, nothing is there",
+            hint="reinstall, or add the model again",
+        )
+    return faces
+
+
+def found_golden(entries: Iterable[ModelEntry]) -> tuple[GoldenFace, ...]:
+    """The same, and empty also when they are lost."""
+    listed = list(entries)
     for folder, space in dict.fromkeys(
         (folder, entry.space)
-        for entry in entries
-        for folder in (shipped_models_dir() / "golden", entry.path.parent / "golden")
+        for entry in listed
+        for folder in (shipped_models_dir() / "golden", _golden_folder(entry))
     ):
-        faces = golden_faces(space, folder)
+        # Each manifest answers for the folder beside it.
+        beside = [e for e in listed if e.space == space and _golden_folder(e) == folder]
+        faces = golden_faces(space, folder, {e.golden for e in beside if e.golden})
         if faces:
             return faces
     return ()
+
+
+def _golden_folder(entry: ModelEntry) -> Path:
+    return entry.path.parent / "golden"
 
 
 def check_entry(entry: ModelEntry) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,6 +29,8 @@ class Embedder:
 
     fallback: None = None
     """A file on its own has nothing to fall back on."""
+    ailing: Literal[""] = ""
+    """Nobody watches a file on its own."""
 
     def __init__(self, entry: ModelEntry, session: Session) -> None:
         self.id = entry.id
@@ -46,7 +50,14 @@ class Embedder:
                 hint="mend output of this model in manifest.toml",
             )
         index = names.index(entry.output) if entry.output else 0
-        last = self._session.output_shapes[index][-1]
+        shape, kind = self._session.output_shapes[index], self._session.output_types[index]
+        if not shape or not kind.startswith("tensor(float"):
+            raise ModelError(
+                f"model {entry.id}: one embedding a picture expected, a tensor of floats, the file"
+                f" gives {kind} of shape {shape}",
+                hint="mend output of this model in manifest.toml",
+            )
+        last = shape[-1]
         if isinstance(last, int) and last != entry.dim:
             raise ModelError(
                 f"model {entry.id}: an embedding of {entry.dim} values expected by the manifest,"

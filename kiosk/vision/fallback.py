@@ -1,4 +1,4 @@
-"""INT8 with FP32 behind it: what INT8 cannot embed, FP32 embeds, and from then on stays."""
+"""INT8 that is watched, and FP32 behind it: what INT8 cannot embed, FP32 embeds, and stays."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from kiosk.clock import NS_PER_S, Clock
-from kiosk.errors import EmbeddingError, ModelError
+from kiosk.errors import ModelError, PictureError
 from kiosk.types import Embedding, Pixels
-from kiosk.vision.canary import LIMITS, GoldenFace
+from kiosk.vision.canary import GoldenFace, check_face
 from kiosk.vision.embed import Embedder
-from kiosk.vision.manifest import precision_of
 
 log = logging.getLogger(__name__)
 
@@ -21,11 +20,15 @@ FALLBACK_MESSAGE_ID = "673e3483c2cc44e087927d4785b22f1e"
 
 @dataclass(frozen=True, slots=True)
 class Fallback:
-    """The switch from one file to another: which, why, and when (milliseconds UTC)."""
+    """The switch from one file to another: which, why, and when (milliseconds UTC).
+
+    `spare` says what the golden faces say of the other file.
+    """
 
     source: str
     target: str
     reason: str
+    spare: str
     at_ms: int
 
     def document(self) -> dict[str, Any]:
@@ -34,16 +37,21 @@ class Fallback:
         return {"from": values.pop("source"), "to": values.pop("target"), **values}
 
 
+class _CanaryError(ModelError):
+    """A golden face is not what it was."""
+
+
 class GuardedEmbedder:
     """An INT8 embedder and an FP32 one of the same space, both loaded. For one thread.
 
     FP32 is loaded from the start: at the moment of failure the disk may be what failed.
+    Without it the golden faces can only say that INT8 is not to be trusted.
     """
 
     def __init__(
         self,
         main: Embedder,
-        spare: Embedder,
+        spare: Embedder | None,
         *,
         faces: tuple[GoldenFace, ...],
         clock: Clock,
@@ -57,7 +65,9 @@ class GuardedEmbedder:
         self.space = main.space
         self.dim = main.dim
         # One gallery serves both, so neither may match below its own threshold.
-        self.threshold = max(main.threshold, spare.threshold)
+        self.threshold = max(main.threshold, main.threshold if spare is None else spare.threshold)
+        self.ailing = ""
+        """What the golden faces last said against a file that nothing stands behind."""
         self.fallback: Fallback | None = None
 
     @property
@@ -68,38 +78,83 @@ class GuardedEmbedder:
     def embed(self, aligned: Pixels) -> Embedding:
         """The embedding of one aligned crop, by FP32 if INT8 fails on it or at its canary.
 
-        Raises what FP32 raises: a crop that neither can embed is no reason to switch.
+        Raises what FP32 raises: a crop that neither can embed is no reason to switch. Without
+        FP32 it raises what INT8 raises, and a canary that fails is told and changes nothing.
         """
+        spare = self._spare
+        if spare is None:
+            self._sing_alone()
+            return self._main.embed(aligned)
         if self.fallback is not None:
-            return self._spare.embed(aligned)
+            return spare.embed(aligned)
         try:
             self._sing_if_due()
             return self._main.embed(aligned)
-        except (ModelError, EmbeddingError) as error:
-            embedding = self._spare.embed(aligned)
-            self._switch(str(error))
+        except PictureError:
+            raise
+        except _CanaryError as error:
+            self._switch(spare, error)
+            return spare.embed(aligned)
+        # Whatever INT8 met, memory that ran out included, FP32 may not.
+        except Exception as error:  # noqa: BLE001
+            embedding = spare.embed(aligned)
+            self._switch(spare, error)
             return embedding
 
     def _sing_if_due(self) -> None:
-        """One golden face a period, each in turn; ModelError when it is not what it was."""
+        """One golden face a period, each in turn; _CanaryError when it is not what it was."""
         now = self._clock.boottime_ns()
         if not self._faces or now < self._due_ns:
             return
         self._due_ns = now + self._period_ns
         face = self._faces[self._turn % len(self._faces)]
         self._turn += 1
-        cosine = face.embedding.similarity(self._main.embed(face.crop))
-        least = LIMITS[precision_of(self._main.id)].least
-        if not cosine >= least:
-            raise ModelError(
-                f"model {self._main.id}: cosine of at least {least} to golden face {face.name}"
-                f" expected, got {cosine:.4f}"
-            )
+        try:
+            check_face(self._main, face)
+        except Exception as error:
+            raise _CanaryError(_said(error)) from error
 
-    def _switch(self, reason: str) -> None:
+    def _sing_alone(self) -> None:
+        due = self._due_ns
+        try:
+            self._sing_if_due()
+        except _CanaryError as error:
+            self.ailing = str(error)
+            fields = {
+                "model": self._main.id,
+                "reason": self.ailing,
+                "meaning": "there is no FP32 to fall back on: it stays, and may take one person"
+                " for another",
+            }
+            log.critical("model.canary_failed", extra={"fields": fields})
+        else:
+            if self._due_ns != due:
+                self.ailing = ""
+
+    def _switch(self, spare: Embedder, error: Exception) -> None:
         now_ms = self._clock.now().utc_ms
-        self.fallback = Fallback(self._main.id, self._spare.id, reason, now_ms)
-        log.error(
+        verdict, is_sound = self._judge(spare)
+        self.fallback = Fallback(self._main.id, spare.id, _said(error), verdict, now_ms)
+        # Where FP32 fails as well, INT8 is not what is broken, and no file here is to be trusted.
+        log.log(
+            logging.ERROR if is_sound else logging.CRITICAL,
             "model.fallback",
             extra={"fields": self.fallback.document(), "message_id": FALLBACK_MESSAGE_ID},
         )
+
+    def _judge(self, spare: Embedder) -> tuple[str, bool]:
+        """What the golden faces say of FP32, and whether that is good."""
+        if not self._faces:
+            return "no golden faces to hold it against", True
+        try:
+            least = min(check_face(spare, face) for face in self._faces)
+        except Exception as error:  # noqa: BLE001 - a verdict, not an end
+            return (
+                f"fails as well: the golden faces or the runtime are broken: {_said(error)}",
+                False,
+            )
+        return f"agrees with its golden faces: cosine {least:.4f}", True
+
+
+def _said(error: Exception) -> str:
+    return str(error) or type(error).__name__

@@ -58,6 +58,7 @@ class _Listed(Struct, frozen=True, forbid_unknown_fields=True):
     output: str = ""
     dim: Annotated[int, Meta(ge=0, le=1024)] = 0
     space: str = ""
+    golden: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?$")] = ""
     alignment: str = ""
     threshold: Annotated[float, Meta(ge=-1.0, le=1.0)] | None = None
     threshold_note: str = ""
@@ -68,7 +69,8 @@ class _Listed(Struct, frozen=True, forbid_unknown_fields=True):
 class ModelEntry:
     """One model file. `size` 0 is unknown; `space` names weights and alignment together.
 
-    One that is not `usable` has no threshold yet: it embeds, and decides nothing.
+    One that is not `usable` has no threshold yet: it embeds, and decides nothing. `golden` is the
+    hash that `golden/SPACE.json` beside the file must have, "" where it is not pinned.
     """
 
     id: str
@@ -84,6 +86,7 @@ class ModelEntry:
     output: str
     dim: int
     space: str
+    golden: str
     alignment: str
     threshold: float
     threshold_note: str
@@ -92,9 +95,13 @@ class ModelEntry:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """All known models, the shipped ones first."""
+    """All known models, the shipped ones first.
+
+    `aside` says what of the state folder is left out, and why: whoever reads it must tell.
+    """
 
     entries: tuple[ModelEntry, ...]
+    aside: tuple[str, ...] = ()
 
     def get(self, model_id: str, kind: Kind) -> ModelEntry:
         """The entry of that id and kind; ModelError naming what there is instead."""
@@ -102,8 +109,9 @@ class Manifest:
         if model_id in known:
             return known[model_id]
         near = difflib.get_close_matches(model_id, known, n=1)
+        aside = "".join(f"; left out: {why}" for why in self.aside)
         raise UnknownModelError(
-            f"{kind} model {model_id!r} is in no manifest, known: {', '.join(known)}",
+            f"{kind} model {model_id!r} is in no manifest, known: {', '.join(known)}{aside}",
             hint=f"did you mean {near[0]}?" if near else "`kiosk models list` shows all",
         )
 
@@ -118,11 +126,11 @@ class Manifest:
         return entry
 
 
-def set_threshold_command(model_id: str) -> str:
-    """What to run so that a model of one's own may be used."""
+def set_threshold_command(model_id: str, place: str = "--config FILE") -> str:
+    """What to run so that a model of one's own may be used; `place` is the option it lies by."""
     return (
         f"kiosk lab roc {model_id} --folders DIR --far 1e-4 --set-threshold {model_id}"
-        " --config FILE sets it, DIR with a folder of pictures for each person"
+        f" {place} sets it, DIR with a folder of pictures for each person"
     )
 
 
@@ -139,21 +147,37 @@ def load_manifest(
     """Read the shipped manifest, those of the user's own folders, and that of the state folder.
 
     Raises ModelError naming the file for a missing or malformed manifest and for an id used twice;
-    the state folder alone need not have one.
+    the state folder alone need not have one. What does not check there is set `aside`: a deploy
+    may bring an id that was taken, and a kiosk that uses other models goes on.
     """
     entries: dict[str, ModelEntry] = {}
-    own = () if state_dir is None else _own(Path(state_dir))
-    for folder in (shipped_models_dir(), *map(Path, extra_dirs), *own):
+    for folder in (shipped_models_dir(), *map(Path, extra_dirs)):
         for entry in read_folder(folder):
-            if entry.id in entries:
-                raise ModelError(
-                    f"{folder / 'manifest.toml'}: id {entry.id!r} is taken by"
-                    f" {entries[entry.id].path}",
-                    hint="give your own model another id",
-                )
-            _check_space(entry, entries.values(), folder)
-            entries[entry.id] = entry
-    return Manifest(tuple(entries.values()))
+            _enter(entry, entries, folder)
+    aside: list[str] = []
+    for folder in () if state_dir is None else _own(Path(state_dir)):
+        try:
+            added = read_folder(folder)
+        except ModelError as error:
+            aside.append(str(error))
+            continue
+        for entry in added:
+            try:
+                _enter(entry, entries, folder)
+            except ModelError as error:
+                aside.append(f"{error}: `kiosk models remove {entry.id}`, then add it again")
+    return Manifest(tuple(entries.values()), tuple(aside))
+
+
+def _enter(entry: ModelEntry, entries: dict[str, ModelEntry], folder: Path) -> None:
+    """Add an entry; ModelError when its id is taken or its space is another model's."""
+    if entry.id in entries:
+        raise ModelError(
+            f"{folder / 'manifest.toml'}: id {entry.id!r} is taken by {entries[entry.id].path}",
+            hint="give your own model another id",
+        )
+    _check_space(entry, entries.values(), folder)
+    entries[entry.id] = entry
 
 
 def manifest_of(settings: Settings) -> Manifest:

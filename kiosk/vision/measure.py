@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import msgspec
 import numpy as np
+from msgspec import Meta
 
 from kiosk.clock import NS_PER_S, Clock
-from kiosk.errors import KioskError
 from kiosk.types import Pixels
 from kiosk.vision.canary import Embeds, GoldenFace, agreement
 from kiosk.vision.embed import Embedder
@@ -22,19 +23,26 @@ _LEAST_ROUNDS = 3
 _NS_PER_MS = NS_PER_S // 1000
 
 
+# A cosine of 1 may come out a rounding above it.
+_Cosine = Annotated[float, Meta(ge=-1.001, le=1.001)]
+_Milliseconds = Annotated[float, Meta(ge=0.0, le=1e7)]
+
+
 class Measured(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What was found of one candidate. `refused` says why it cannot be used, "" if it can.
 
+    `may_pass`: that reason is not the file's own fault, so the next start must look again.
     `cosine` and `mean_cosine` are to the golden faces, None without any.
     """
 
     id: str
     refused: str = ""
-    cosine: float | None = None
-    mean_cosine: float | None = None
-    min_ms: float = 0.0
-    median_ms: float = 0.0
-    p95_ms: float = 0.0
+    may_pass: bool = False
+    cosine: _Cosine | None = None
+    mean_cosine: _Cosine | None = None
+    min_ms: _Milliseconds = 0.0
+    median_ms: _Milliseconds = 0.0
+    p95_ms: _Milliseconds = 0.0
 
     @property
     def precision(self) -> Precision:
@@ -81,7 +89,7 @@ def measure(
     effort: Effort,
 ) -> tuple[list[Measured], dict[str, Embedder]]:
     """Every candidate's outcome, and those that can be used, loaded."""
-    refused: dict[str, str] = {}
+    refused: dict[str, Measured] = {}
     agreed: dict[str, Measured] = {}
     usable: dict[str, Embedder] = {}
     crop = faces[0].crop if faces else _noise(entries[0])
@@ -90,32 +98,57 @@ def measure(
             embedder = Embedder(entry, Session(entry, threads))
             agreed[entry.id] = _held_against(embedder, faces, crop)
             usable[entry.id] = embedder
-        except KioskError as error:
-            refused[entry.id] = str(error)
-    times = time_interleaved(usable, crop, clock=clock, effort=effort)
-    found = [
-        Measured(entry.id, refused=refused[entry.id])
-        if entry.id in refused
-        else _timed(agreed[entry.id], times[entry.id])
-        for entry in entries
-    ]
+        # Whatever a file does to the libraries, it is refused, and the others serve.
+        except Exception as error:  # noqa: BLE001
+            refused[entry.id] = _refused(entry.id, error, may_pass=_is_the_machines(error))
+    times, failed = time_interleaved(usable, crop, clock=clock, effort=effort)
+    for name, failure in failed.items():
+        # It embedded this very crop a moment ago, so another start may find it well.
+        refused[name] = _refused(name, failure, may_pass=True)
+        del usable[name]
+    found = [refused.get(e.id) or _timed(agreed[e.id], times[e.id]) for e in entries]
     return found, usable
 
 
 def time_interleaved(
     embedders: Mapping[str, Embeds], crop: Pixels, *, clock: Clock, effort: Effort
-) -> dict[str, list[float]]:
-    """Milliseconds of one embedding, each in turn, so that a busy moment meets all alike."""
+) -> tuple[dict[str, list[float]], dict[str, Exception]]:
+    """Milliseconds of one embedding, each in turn, so that a busy moment meets all alike.
+
+    Beside them what those raised that failed: they are not asked again.
+    """
     times: dict[str, list[float]] = {name: [] for name in embedders}
+    failed: dict[str, Exception] = {}
     end = clock.boottime_ns() + int(effort.budget_s * NS_PER_S)
     for number in range(effort.rounds if embedders else 0):
         if number >= _LEAST_ROUNDS and clock.boottime_ns() >= end:
             break
         for name, embedder in embedders.items():
+            if name in failed:
+                continue
             began = clock.boottime_ns()
-            embedder.embed(crop)
+            try:
+                embedder.embed(crop)
+            except Exception as error:  # noqa: BLE001 - refused like one that does not load
+                failed[name] = error
+                continue
             times[name].append((clock.boottime_ns() - began) / _NS_PER_MS)
-    return times
+    return times, failed
+
+
+def _refused(name: str, error: Exception, *, may_pass: bool) -> Measured:
+    said = str(error)
+    reason = said if said.startswith("model ") else f"model {name}: {type(error).__name__}: {said}"
+    return Measured(name, refused=reason, may_pass=may_pass)
+
+
+def _is_the_machines(error: BaseException | None) -> bool:
+    """Whether the system or its memory refused, at the bottom of it, and not the file."""
+    while error is not None:
+        if isinstance(error, OSError | MemoryError):
+            return True
+        error = error.__cause__
+    return False
 
 
 def _held_against(embedder: Embedder, faces: tuple[GoldenFace, ...], crop: Pixels) -> Measured:

@@ -88,6 +88,13 @@ class OwnModels:
         with self._locked() as listings:
             listings[listing["id"]] = listing
 
+    def pin_golden(self, space: str, digest: str) -> None:
+        """Let the models of a space be held against the golden faces of this hash alone."""
+        with self._locked() as listings:
+            for listing in listings.values():
+                if listing.get("space") == space:
+                    listing["golden"] = digest
+
     def set_threshold(self, model_id: str, threshold: float, note: str) -> None:
         """Let a model decide from this cosine on; UserError when it was not added."""
         self.get(model_id)

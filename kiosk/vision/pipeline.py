@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,9 @@ from kiosk.vision.choice_file import ALSO_CHOICE_FILE, CHOICE_FILE
 from kiosk.vision.embed import Embedder, open_embedder
 from kiosk.vision.fallback import GuardedEmbedder
 from kiosk.vision.manifest import Manifest, load_manifest
+from kiosk.vision.misses import Misses
 from kiosk.vision.quality import measure
-from kiosk.vision.selection import open_selected, select
+from kiosk.vision.selection import open_exact, open_selected, select
 from kiosk.vision.session import Session
 from kiosk.vision.shadow import Shadow
 
@@ -77,6 +78,7 @@ class FacePipeline:
         self._shadow = shadow
         self._clock = clock
         self._record = record
+        self._misses, self._also_misses = Misses(clock), Misses(clock)
 
     @property
     def model_id(self) -> str:
@@ -111,6 +113,8 @@ class FacePipeline:
     def status(self) -> dict[str, Any]:
         """The model in use, the switch to it if it was not the first, and shadow mode's figures.
 
+        `ailing` is why a file that nothing stands behind is not to be trusted, `missed` of live
+        faces without an embedding; None for none.
         `also` is the same of the second space.
         """
         also = self._also
@@ -118,6 +122,8 @@ class FacePipeline:
             "model": self.model_id,
             "space": self.space,
             "fallback": _fallback(self._embedder),
+            "ailing": self._embedder.ailing or None,
+            "missed": self._misses.document(),
             "shadow": None if self._shadow is None else self._shadow.document(),
             "also": None
             if also is None
@@ -126,13 +132,25 @@ class FacePipeline:
                 "space": also.space,
                 "threshold": also.threshold,
                 "fallback": _fallback(also),
+                "ailing": also.ailing or None,
+                "missed": self._also_misses.document(),
             },
         }
 
     def faces(self, pixels: Pixels) -> list[FoundFace]:
-        """Every face of a picture, the largest first, at most MAX_FACES."""
+        """Every face of a picture, the largest first, at most MAX_FACES.
+
+        Raises EmbeddingError or ModelError by the model's name for a face it cannot embed.
+        """
         found = sorted(self._detector.detect(pixels), key=_area, reverse=True)[:MAX_FACES]
-        return self._embedded(pixels, found)
+        faces = []
+        for detection, crop, quality in self._aligned(pixels, found):
+            embedding = self._timed(self._embedder, crop, "embed")
+            also = None
+            if self._also is not None:
+                also = self._timed(self._also, crop, "embed also")
+            faces.append(FoundFace(detection, crop, quality, embedding, also))
+        return faces
 
     def face_to_enrol(self, pixels: Pixels, name: str) -> FoundFace:
         """The one usable face of a picture; PictureError, which says `name`, otherwise."""
@@ -157,6 +175,8 @@ class FacePipeline:
     def sightings(self, frame: Frame) -> tuple[Sighting, ...]:
         """The faces of one camera frame, the largest four.
 
+        A face that cannot be embedded is left out, counted and told: whoever stands beside it is
+        still recorded. One that only the second space cannot embed lacks that embedding alone.
         An empty large frame is searched in tiles, two at each frame, so that a small face is
         found within a second and an empty corridor costs a bounded amount.
         """
@@ -165,6 +185,9 @@ class FacePipeline:
         self._note("detect", began)
         found = sorted(found, key=_area, reverse=True)[:_MOST_FACES_LIVE]
         faces = self._embedded(frame.pixels, found)
+        self._misses.frame_ends(self._embedder.id)
+        if self._also is not None:
+            self._also_misses.frame_ends(self._also.id)
         self._compare(faces)
         return tuple(
             Sighting(
@@ -187,6 +210,30 @@ class FacePipeline:
 
     def _embedded(self, pixels: Pixels, found: list[Detection]) -> list[FoundFace]:
         faces = []
+        for detection, crop, quality in self._aligned(pixels, found):
+            embedding = self._embedded_or_missed(self._embedder, crop, "embed", self._misses)
+            also = None
+            if self._also is not None:
+                also = self._embedded_or_missed(self._also, crop, "embed also", self._also_misses)
+            if embedding is not None:
+                faces.append(FoundFace(detection, crop, quality, embedding, also))
+        return faces
+
+    def _embedded_or_missed(
+        self, embedder: Embeds, aligned: Pixels, stage: str, misses: Misses
+    ) -> Embedding | None:
+        try:
+            embedding = self._timed(embedder, aligned, stage)
+        # Whatever it was, memory that ran out included: one face must not end the kiosk.
+        except Exception as error:  # noqa: BLE001
+            misses.missed(embedder.id, error)
+            return None
+        misses.embedded()
+        return embedding
+
+    def _aligned(
+        self, pixels: Pixels, found: list[Detection]
+    ) -> Iterator[tuple[Detection, Pixels, Quality]]:
         for detection in found:
             began = self._clock.boottime_ns()
             try:
@@ -196,16 +243,13 @@ class FacePipeline:
                 continue
             quality = measure(pixels, aligned, detection)
             self._note("align", began)
-            began = self._clock.boottime_ns()
-            embedding = _embed(self._embedder, aligned)
-            self._note("embed", began)
-            also = None
-            if self._also is not None:
-                began = self._clock.boottime_ns()
-                also = _embed(self._also, aligned)
-                self._note("embed also", began)
-            faces.append(FoundFace(detection, aligned, quality, embedding, also))
-        return faces
+            yield detection, aligned, quality
+
+    def _timed(self, embedder: Embeds, aligned: Pixels, stage: str) -> Embedding:
+        began = self._clock.boottime_ns()
+        embedding = _embed(embedder, aligned)
+        self._note(stage, began)
+        return embedding
 
     def _note(self, stage: str, began_ns: int) -> None:
         self._record(stage, (self._clock.boottime_ns() - began_ns) * 1000 / NS_PER_S)
@@ -244,6 +288,8 @@ def open_pipeline(
     Without `matching` a model that has no threshold yet will do.
     """
     manifest = load_manifest(models.extra_dirs, choice_in)
+    for why in manifest.aside:
+        log.error("model.set_aside", extra={"fields": {"reason": why}})
     entry = manifest.get(models.detector, "detector")
     # One thread: at 128 pixels a second one costs more than it brings.
     detector = BlazeFace(entry, Session(entry, 1), models.detection_score)
@@ -266,8 +312,10 @@ def _open(
     keep: bool,
 ) -> tuple[Embeds, Shadow | None]:
     """The embedder of one space, and its shadow if it has one."""
-    if choice_in is None or models.prefer == "exact":
+    if choice_in is None:
         return open_embedder(manifest, models.embedder, models.threads), None
+    if models.prefer == "exact":
+        return open_exact(models, manifest, clock), None
     chosen = select(models, manifest, clock=clock, cache=choice_in / name, keep=keep)
     return open_selected(chosen, models, clock)
 

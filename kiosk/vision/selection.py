@@ -10,12 +10,12 @@ from pathlib import Path
 from kiosk.clock import Clock
 from kiosk.config import Models
 from kiosk.errors import ModelError
-from kiosk.vision.canary import GoldenFace, golden_for
+from kiosk.vision.canary import GoldenFace, check_face, golden_for
 from kiosk.vision.choice_file import key_of, read_choice, write_choice
 from kiosk.vision.cpu import CPUINFO, read_cpu
-from kiosk.vision.embed import Embedder
+from kiosk.vision.embed import Embedder, open_embedder
 from kiosk.vision.fallback import GuardedEmbedder
-from kiosk.vision.manifest import Manifest, ModelEntry
+from kiosk.vision.manifest import Manifest, ModelEntry, precision_of
 from kiosk.vision.measure import AT_START, Measured, candidates, measure
 from kiosk.vision.session import Session
 from kiosk.vision.shadow import Shadow
@@ -97,7 +97,12 @@ def remembered(
     manifest: Manifest, models: Models, cache: Path, cpuinfo: Path = CPUINFO
 ) -> tuple[Measured, ...] | None:
     """What the daemon measured under this very configuration; None when it must measure anew."""
-    return read_choice(cache, key_of(wanted(manifest, models), models, read_cpu(cpuinfo)))
+    entries = wanted(manifest, models)
+    try:
+        faces = golden_for(entries)
+    except ModelError:
+        return None
+    return read_choice(cache, key_of(entries, models, read_cpu(cpuinfo), faces))
 
 
 def select(
@@ -116,7 +121,7 @@ def select(
     entries = wanted(manifest, models)
     _tell_without_threshold(manifest, entries[0].space)
     faces = golden_for(entries)
-    key = key_of(entries, models, read_cpu(cpuinfo))
+    key = key_of(entries, models, read_cpu(cpuinfo), faces)
     old = read_choice(cache, key)
     selection = None if old is None else _from_cache(old, entries, models, faces)
     if selection is None:
@@ -126,7 +131,7 @@ def select(
         _tell_refused(found)
         choice = choose(found, models.prefer)
         selection = _loaded(choice, faces, models, cached=False, load=lambda m: usable[m.id])
-        if keep:
+        if keep and not _may_change(choice, found):
             write_choice(cache, key, found)
     _tell(selection, models)
     return selection
@@ -140,9 +145,8 @@ def open_selected(
     if models.shadow_every and selection.rival is not None:
         shadow = Shadow(selection.rival, models.shadow_every)
     elif models.shadow_every:
-        meaning = "there is no second model of this space to compare with"
-        log.warning("model.no_shadow", extra={"fields": {"meaning": meaning}})
-    if selection.spare is None:
+        _tell_no_shadow("there is no second model of this space to compare with")
+    if selection.choice.chosen.precision == "fp32":
         return selection.main, shadow
     guarded = GuardedEmbedder(
         selection.main,
@@ -152,6 +156,22 @@ def open_selected(
         period_s=models.canary_period_s,
     )
     return guarded, shadow
+
+
+def open_exact(models: Models, manifest: Manifest, clock: Clock) -> Embedder | GuardedEmbedder:
+    """The very file that is configured and no other; INT8 is watched all the same."""
+    if models.shadow_every:
+        _tell_no_shadow('prefer = "exact" loads one file: there is none to compare with')
+    embedder = open_embedder(manifest, models.embedder, models.threads)
+    if precision_of(embedder.id) == "fp32":
+        return embedder
+    faces = golden_for([manifest.get(models.embedder, "embedder")])
+    period_s = models.canary_period_s
+    return GuardedEmbedder(embedder, None, faces=faces, clock=clock, period_s=period_s)
+
+
+def _tell_no_shadow(meaning: str) -> None:
+    log.warning("model.no_shadow", extra={"fields": {"meaning": meaning}})
 
 
 def _from_cache(
@@ -169,12 +189,26 @@ def _from_cache(
 
     try:
         choice = choose(old, models.prefer)
+        if _may_change(choice, old):
+            raise ModelError(f"an FP32 file beside {choice.chosen.id} expected, none was kept")
         selection = _loaded(choice, faces, models, cached=True, load=load)
-    except ModelError as error:
+        # One face costs milliseconds; all of them were held against the file when it was measured.
+        for embedder in (selection.main, selection.spare):
+            if embedder is not None and faces:
+                check_face(embedder, faces[0])
+    # Whatever it was, measuring anew finds it out by name.
+    except Exception as error:  # noqa: BLE001
         log.warning("model.cache_ignored", extra={"fields": {"reason": str(error)}})
         return None
     _tell_refused(old)
     return selection
+
+
+def _may_change(choice: Choice, measured: Sequence[Measured]) -> bool:
+    """Whether the next start may find more: a reason that passes, or FP32 behind this INT8."""
+    lacks_spare = choice.chosen.precision == "int8" and choice.spare is None
+    has_fp32 = any(found.precision == "fp32" for found in measured)
+    return any(found.may_pass for found in measured) or (lacks_spare and has_fp32)
 
 
 def _loaded(
@@ -231,6 +265,8 @@ def _tell(selection: Selection, models: Models) -> None:
     if models.prefer == "int8" and found.precision == "fp32":
         lacks["model.no_int8"] = 'prefer = "int8", but no INT8 file can be used: FP32 is'
     if found.precision == "int8" and choice.spare is None:
-        lacks["model.no_fallback"] = "no FP32 file can be used: when INT8 fails, the kiosk ends"
+        lacks["model.no_fallback"] = (
+            "no FP32 file can be used: a face that INT8 fails on is dropped"
+        )
     for event, meaning in lacks.items():
         log.warning(event, extra={"fields": {"model": found.id, "meaning": meaning}})

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 from collections.abc import Mapping
 
 import numpy as np
+import onnxruntime as ort
 from numpy.typing import NDArray
 
 from kiosk.errors import ModelError
 from kiosk.vision.cpu import read_cpu
 from kiosk.vision.manifest import ModelEntry
-from kiosk.vision.weights import check_int8_weights
-
-# Read when the library is imported: it would write a device id and a usage database below the
-# home folder, and report.
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-import onnxruntime as ort
+from kiosk.vision.weights import check_file
 
 RUNTIME = f"onnxruntime {ort.__version__}"
 
@@ -106,6 +101,8 @@ class Session:
     def __init__(self, entry: ModelEntry, threads: int) -> None:
         data = verified_bytes(entry)
         self._id = entry.id
+        # Before onnxruntime sees it: that would read whatever file a tensor names.
+        check_file(data, entry.id)
         try:
             self._session = runtime_session(data, threads)
         # onnxruntime's exceptions have no public base class of their own.
@@ -114,14 +111,16 @@ class Session:
                 f"model {entry.id}: {RUNTIME} cannot load {entry.path.name}: {_reason(error)}",
                 hint="a single self-contained ONNX file is expected, without external data",
             ) from error
-        check_int8_weights(data, entry.id)
         inputs = self._session.get_inputs()
         if len(inputs) != 1:
             raise ModelError(f"model {entry.id}: one input expected, got {len(inputs)}")
         self.input_name = str(inputs[0].name)
         self._check_input(entry, list(inputs[0].shape))
         self.outputs = tuple(str(output.name) for output in self._session.get_outputs())
-        self.output_shapes = tuple(list(output.shape) for output in self._session.get_outputs())
+        # A sequence has no shape at all.
+        found = self._session.get_outputs()
+        self.output_shapes = tuple(list(output.shape or ()) for output in found)
+        self.output_types = tuple(str(output.type) for output in found)
 
     def run(self, batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         """All outputs for one input of the model's own shape; ModelError when it cannot run."""

@@ -6,7 +6,6 @@ import threading
 from bisect import bisect_right
 from typing import Any
 
-from kiosk.errors import EmbeddingError, ModelError
 from kiosk.types import Embedding, Pixels
 from kiosk.vision.canary import Embeds
 
@@ -39,8 +38,8 @@ class Shadow:
         self._waited = 0
         try:
             cosine = self._other.embed(aligned).similarity(embedding)
-        except (ModelError, EmbeddingError):
-            # Its failures are a result too, and must not touch the face that is being recorded.
+        # Its failures are a result too, and must not touch the face that is being recorded.
+        except Exception:  # noqa: BLE001
             with self._lock:
                 self._failed += 1
             return

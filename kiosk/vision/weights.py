@@ -1,42 +1,43 @@
-"""The INT8 weights of an ONNX file, read without the onnx package, which the daemon does not have.
-
-Reads as much of the protobuf wire format (protobuf.dev/programming-guides/encoding) as finds the
-tensors in onnx.proto: initialisers and tensor attributes (Constant nodes), in subgraphs and
-functions too. Only message headers are walked in Python; values stay in numpy.
-"""
+"""What an ONNX file must keep to: its weights inside it, and those in INT8 within -127..127."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kiosk.errors import ModelError
+from kiosk.vision.onnx_file import INT8, Contents, Graph, Node, Tensor, contents_of, main_graph
+from kiosk.vision.protobuf import DamagedError
 
-# Field numbers of onnx.proto: which field of a message holds which message.
-_INSIDE: dict[str, dict[int, str]] = {
-    "ModelProto": {7: "GraphProto", 25: "FunctionProto"},
-    "GraphProto": {1: "NodeProto", 5: "TensorProto"},
-    "FunctionProto": {7: "NodeProto"},
-    "NodeProto": {5: "AttributeProto"},
-    "AttributeProto": {5: "TensorProto", 10: "TensorProto", 6: "GraphProto", 11: "GraphProto"},
+_HINT = "a single self-contained ONNX file is expected, without external data"
+# Inputs that are zero points, by operator: of activations these may well be -128.
+_ZERO_POINTS: Mapping[str, set[int]] = {
+    "QuantizeLinear": {2},
+    "DequantizeLinear": {2},
+    "ConvInteger": {2, 3},
+    "MatMulInteger": {2, 3},
+    "MatMulIntegerToFloat": {4, 5},
+    "DynamicQuantizeMatMul": {3},
+    "QGemm": {2, 5, 8},
+    "QLinearConv": {2, 5, 7},
+    "QLinearMatMul": {2, 5, 7},
+    "QLinearAdd": {2, 5, 7},
+    "QLinearMul": {2, 5, 7},
+    "QLinearAveragePool": {2, 4},
+    "QLinearGlobalAveragePool": {2, 4},
+    "QLinearLeakyRelu": {2, 4},
+    "QLinearReduceMean": {2, 4},
+    "QLinearSigmoid": {2, 4},
+    "QLinearSoftmax": {2, 4},
+    # Those of the output, then of each of any number of inputs.
+    "QLinearConcat": {1, *range(4, 256, 3)},
 }
-_DIMS, _DATA_TYPE, _INT32_DATA, _NAME, _RAW_DATA = 1, 2, 5, 8, 9
-_INT8 = 3
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-_WIDTHS = {_FIXED64: 8, _FIXED32: 4}
-_VARINT_BYTES = 10
-# Subgraphs in subgraphs: real models have two or three.
-_DEEPEST = 64
-# Packed varints are decoded in pieces, since the intermediate arrays are 25 times as large.
-_PIECE = 1 << 20
-
-
-class _DamagedError(Exception):
-    """Bytes that are no protobuf message of the expected kind."""
+_FROM_FLOATS = {"QuantizeLinear", "DynamicQuantizeLinear"}
+# They move values about and change none.
+_MOVES = {"Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,143 +48,140 @@ class Int8Weight:
     values: NDArray[np.int8]
 
 
-def check_int8_weights(data: bytes, model_id: str) -> None:
-    """ModelError by name unless every INT8 weight of an ONNX file lies in -127..127."""
-    for weight in int8_weights(data, model_id):
-        count = int(np.count_nonzero(weight.values == -128))
-        if count:
-            raise ModelError(
-                f"model {model_id}: INT8 weights in -127..127 expected, {count} of"
-                f" {weight.name} are -128",
-                hint="NEON kernels of onnxruntime overflow with it: quantise it again with"
-                " symmetric weights",
-            )
+def check_file(data: bytes, model_id: str) -> None:
+    """ModelError by name unless an ONNX file holds all its weights, and INT8 ones in -127..127.
+
+    A tensor in another file would be read from the working folder, and no pinned hash would cover
+    it. Refused is also an INT8 file whose weights cannot be seen: sparse ones, ones that are
+    computed, ones that a subgraph or a function may choose among.
+    """
+    try:
+        contents = contents_of(data)
+        _refuse_outside(contents, model_id)
+        weights = _int8_weights(contents)
+        for weight in weights:
+            _check_values(weight.name, weight.values, model_id)
+        if not any(map(_is_integer, contents.operators)) and all(
+            tensor.kind != INT8 for tensor in contents.tensors
+        ):
+            return
+        _refuse_hidden(contents, model_id)
+        graph = main_graph(memoryview(data))
+        for name, tensor in _small_weights(graph):
+            _check_values(name, tensor.int8(), model_id)
+        _refuse_computed(graph, model_id)
+    except DamagedError as error:
+        raise _damaged(model_id, error) from error
 
 
 def int8_weights(data: bytes, model_id: str) -> list[Int8Weight]:
-    """Every INT8 tensor of two or more dimensions in an ONNX file.
-
-    Raises ModelError by name for bytes that are no ONNX file and for weights outside of it.
-    """
+    """Every INT8 tensor of two or more dimensions in an ONNX file; ModelError if it is none."""
     try:
-        tensors = _tensors(memoryview(data), "ModelProto", 0)
-        return [weight for tensor in tensors for weight in _int8_weight(tensor)]
-    except _DamagedError as error:
-        raise ModelError(
-            f"model {model_id}: a whole ONNX file expected, {error}",
-            hint="a single self-contained ONNX file is expected, without external data",
-        ) from error
+        return _int8_weights(contents_of(data))
+    except DamagedError as error:
+        raise _damaged(model_id, error) from error
 
 
-def _tensors(data: memoryview, kind: str, depth: int) -> Iterator[memoryview]:
-    """The bytes of every TensorProto below a message."""
-    if kind == "TensorProto":
-        yield data
-        return
-    if depth > _DEEPEST:
-        raise _DamagedError(f"its graphs are nested more than {_DEEPEST} deep")
-    for number, value in _fields(data):
-        inner = _INSIDE[kind].get(number)
-        if inner is not None:
-            yield from _tensors(_message(value, inner), inner, depth + 1)
-
-
-def _int8_weight(tensor: memoryview) -> Iterator[Int8Weight]:
-    """One weight, or nothing for a tensor of another type or of less than two dimensions."""
-    dims: list[int] = []
-    kind, name, parts = 0, "", []
-    for number, value in _fields(tensor):
-        match number:
-            case n if n == _DATA_TYPE:
-                kind = _integer(value)
-            case n if n == _DIMS:
-                dims += [value] if isinstance(value, int) else _varints(value).tolist()
-            case n if n == _NAME:
-                name = bytes(_message(value, "name")).decode("utf-8", errors="replace")
-            case n if n in {_RAW_DATA, _INT32_DATA}:
-                parts.append((n, _message(value, "values")))
-    if kind != _INT8 or len(dims) < 2:
-        return
-    arrays = [
-        np.frombuffer(part, dtype=np.int8) if n == _RAW_DATA else _as_int8(part)
-        for n, part in parts
+def _int8_weights(contents: Contents) -> list[Int8Weight]:
+    return [
+        Int8Weight(tensor.name or "a weight without a name", tensor.int8())
+        for tensor in contents.tensors
+        if tensor.kind == INT8 and len(tensor.dims) >= 2
     ]
-    values = arrays[0] if len(arrays) == 1 else np.concatenate([np.empty(0, np.int8), *arrays])
-    if min(dims) < 0 or values.size != math.prod(dims):
-        raise _DamagedError(
-            f"its weight {name or 'without a name'} of shape {dims} holds {values.size} values"
+
+
+def _refuse_outside(contents: Contents, model_id: str) -> None:
+    outside = contents.outside
+    if outside:
+        raise ModelError(
+            f"model {model_id}: all weights in the file itself expected, {len(outside)} lie in"
+            f" another ({outside[0]} first)",
+            hint=_HINT,
         )
-    yield Int8Weight(name or "a weight without a name", values)
 
 
-def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Number and value of each field of a message: an integer, or the bytes."""
-    at, end = 0, len(data)
-    while at < end:
-        key, at = _varint(data, at)
-        number, wire = key >> 3, key & 7
-        if number == 0:
-            raise _DamagedError("it has a field of number 0")
-        if wire == _VARINT:
-            value, at = _varint(data, at)
-            yield number, value
-            continue
-        if wire == _BYTES:
-            length, at = _varint(data, at)
-        elif wire in _WIDTHS:
-            length = _WIDTHS[wire]
-        else:
-            raise _DamagedError(f"it has a field of wire type {wire}")
-        if length > end - at:
-            raise _DamagedError(f"a field of {length} bytes has only {end - at}")
-        yield number, data[at : at + length]
-        at += length
+def _damaged(model_id: str, error: DamagedError) -> ModelError:
+    return ModelError(f"model {model_id}: a whole ONNX file expected, {error}", hint=_HINT)
 
 
-def _varint(data: memoryview, at: int) -> tuple[int, int]:
-    value = 0
-    for place, byte in enumerate(data[at : at + _VARINT_BYTES]):
-        value |= (byte & 0x7F) << (7 * place)
-        if byte < 0x80:
-            return value & 0xFFFF_FFFF_FFFF_FFFF, at + place + 1
-    raise _DamagedError("an integer does not end")
+def _check_values(name: str, values: NDArray[np.int8], model_id: str) -> None:
+    count = int(np.count_nonzero(values == -128))
+    if count:
+        raise ModelError(
+            f"model {model_id}: INT8 weights in -127..127 expected, {count} of {name} are -128",
+            hint="NEON kernels of onnxruntime overflow with it: quantise it again with"
+            " symmetric weights",
+        )
 
 
-def _message(value: int | memoryview, what: str) -> memoryview:
-    if isinstance(value, int):
-        raise _DamagedError(f"bytes expected for {what}, it has an integer")
-    return value
+def _is_integer(operator: str) -> bool:
+    known = operator in _ZERO_POINTS or operator in _FROM_FLOATS
+    return known or operator.startswith("Q")
 
 
-def _integer(value: int | memoryview) -> int:
-    if not isinstance(value, int):
-        raise _DamagedError("an integer expected, it has bytes")
-    return value
+def _refuse_hidden(contents: Contents, model_id: str) -> None:
+    """ModelError for what an INT8 file may hide weights in; the main graph itself is one graph."""
+    kinds = contents.kinds
+    for what, is_there in (
+        ("sparse weights", kinds["SparseTensorProto"] > 0),
+        ("subgraphs", kinds["GraphProto"] > 1),
+        ("functions", kinds["FunctionProto"] > 0),
+    ):
+        if is_there:
+            raise ModelError(
+                f"model {model_id}: an INT8 file whose weights can be seen expected, it has {what}",
+                hint="write it as one plain graph: onnxruntime's quant_pre_process does",
+            )
 
 
-def _as_int8(packed: memoryview) -> NDArray[np.int8]:
-    # Protobuf takes the lower 32 bits of an int32, however many were written.
-    values = _varints(packed).astype(np.uint32).view(np.int32)
-    if values.size and not -128 <= int(values.min()) <= int(values.max()) <= 127:
-        raise _DamagedError("a value of an INT8 tensor has more than 8 bits")
-    return values.astype(np.int8)
+def _small_weights(graph: Graph) -> Iterator[tuple[str, Tensor]]:
+    """INT8 tensors of less than two dimensions that a node takes as anything but a zero point."""
+    for node in graph.nodes:
+        for place, name in enumerate(node.inputs):
+            tensor = graph.constants.get(name)
+            if tensor is None or tensor.kind != INT8 or len(tensor.dims) >= 2:
+                continue
+            if place not in _ZERO_POINTS.get(node.op, ()):
+                yield name, tensor
 
 
-def _varints(packed: memoryview) -> NDArray[np.int64]:
-    """Packed varints as 64-bit integers."""
-    raw = np.frombuffer(packed, dtype=np.uint8)
-    pieces = [np.empty(0, dtype=np.int64)]
-    at = 0
-    while at < raw.size:
-        piece = raw[at : at + _PIECE]
-        ends = np.flatnonzero(piece < 0x80)
-        lengths = np.diff(ends, prepend=-1)
-        if ends.size == 0 or int(lengths.max()) > _VARINT_BYTES:
-            raise _DamagedError("an integer does not end")
-        starts = ends + 1 - lengths
-        size = int(ends[-1]) + 1
-        place = np.arange(size) - np.repeat(starts, lengths)
-        bits = (piece[:size] & 0x7F).astype(np.uint64) << (7 * place).astype(np.uint64)
-        pieces.append(np.add.reduceat(bits, starts).view(np.int64))
-        at += size
-    return np.concatenate(pieces)
+def _refuse_computed(graph: Graph, model_id: str) -> None:
+    """ModelError for 8-bit weights that are made at load, and so are nowhere in the file."""
+    live, maker = _live(graph), {name: node for node in graph.nodes for name in node.outputs}
+    for node in (node for node in graph.nodes if _is_integer(node.op)):
+        for place, name in enumerate(node.inputs):
+            if not name or name in live:
+                continue
+            origin = _origin(name, maker)
+            made_here = node.op in _FROM_FLOATS and place == 0
+            if made_here or origin not in graph.constants:
+                raise ModelError(
+                    f"model {model_id}: INT8 weights that are in the file expected, {node.op}"
+                    f" takes {name}, which is computed from others",
+                    hint="quantise it again so that the file holds the weights in INT8",
+                )
+
+
+def _origin(name: str, maker: Mapping[str, Node]) -> str:
+    """The tensor that a name is, but for its shape and order."""
+    for _ in maker:  # no more steps than nodes: a damaged file may run in a circle
+        node = maker.get(name)
+        if node is None or node.op not in _MOVES or not node.inputs:
+            break
+        name = node.inputs[0]
+    return name
+
+
+def _live(graph: Graph) -> set[str]:
+    """The names of all that depends on the picture."""
+    takers: dict[str, list[Node]] = {}
+    for node in graph.nodes:
+        for name in node.inputs:
+            takers.setdefault(name, []).append(node)
+    live, todo = set(graph.inputs), list(graph.inputs)
+    while todo:
+        for node in takers.get(todo.pop(), ()):
+            fresh = [name for name in node.outputs if name not in live]
+            live.update(fresh)
+            todo += fresh
+    return live

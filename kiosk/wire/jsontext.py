@@ -21,6 +21,9 @@ _QUOTED_CHARACTERS = 60
 # Far beyond any message or receipt: what comes before its sender is known must cost little.
 MAX_VALUES = 4096
 MAX_DEPTH = 16
+_PLAIN = json.JSONEncoder(
+    ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False
+)
 
 
 def read_object(body: bytes, error: type[WireError]) -> dict[str, Any]:
@@ -50,11 +53,29 @@ def read_object(body: bytes, error: type[WireError]) -> dict[str, Any]:
 def canonical(fields: Mapping[str, object]) -> bytes:
     """Return the JCS form (RFC 8785) of an object; MessageError if it has none."""
     try:
+        if _is_plain(fields):
+            return _PLAIN.encode(fields).encode("utf-8")
         return rfc8785.dumps(dict[str, Any](fields))
     except ValueError as cause:
         raise MessageError(f"expected fields that RFC 8785 can write, got: {cause}") from cause
     except RecursionError as cause:
         raise MessageError("expected flat fields, got ones nested too deeply") from cause
+
+
+def _is_plain(fields: Mapping[str, object]) -> bool:
+    """Whether the standard library writes the very same bytes, many times faster.
+
+    For ASCII keys the order of code points is that of UTF-16, strings are escaped alike, and
+    integers that a double holds are written alike.
+    """
+    return all(
+        name.isascii()
+        and (
+            isinstance(value, str)
+            or (type(value) is int and -_LARGEST_INTEGER <= value <= _LARGEST_INTEGER)
+        )
+        for name, value in fields.items()
+    )
 
 
 def quoted(value: object) -> str:

@@ -6,7 +6,7 @@ The bytes are the JCS form (RFC 8785) of the fields, so one message has one body
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -97,6 +97,15 @@ class Message:
         self.vector.flags.writeable = False
 
 
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Who a message says it comes from: what is read of it before the rest is."""
+
+    event_id: str
+    device_id: str
+    key_id: str | None
+
+
 def draft(punch: Punch) -> bytes:
     """Write all of a punch that will not change any more; `freeze` adds the rest.
 
@@ -150,10 +159,23 @@ def parse(body: bytes) -> Message:
     version 7. The caller bounds the size of `body`.
     """
     fields = read_object(body, MessageError)
-    _check(fields)
-    _check_required(fields)
     # What JCS cannot write could not be signed either: told here, not at the signature.
     canonical(fields)
+    return read(fields)
+
+
+def sender_of(fields: Mapping[str, Any]) -> Sender:
+    """Read A1, D1 and K1 alone, so that a malformed message can be answered; MessageError."""
+    known = ("A1", "D1", "K1", "SIG1")
+    _check({name: fields[name] for name in known if name in fields})
+    _check_required(fields, ("A1", "D1"))
+    return Sender(fields["A1"], fields["D1"], fields.get("K1"))
+
+
+def read(fields: Mapping[str, Any]) -> Message:
+    """Read the fields of a message that has a canonical form, as `parse` does."""
+    _check(fields)
+    _check_required(fields)
     return Message(
         event_id=fields["A1"],
         device_id=fields["D1"],
@@ -188,8 +210,8 @@ def _check(fields: Mapping[str, object]) -> None:
         raise MessageError("K1, SIG1: expected both or neither, got one")
 
 
-def _check_required(fields: Mapping[str, object]) -> None:
-    for name in _REQUIRED:
+def _check_required(fields: Mapping[str, object], names: Sequence[str] = _REQUIRED) -> None:
+    for name in names:
         if name not in fields:
             raise MessageError(f"{name}: expected {_RULES[name][1]}, got no such field")
 

@@ -35,6 +35,11 @@ def parse(
     return Receipt(status, delay_s)
 
 
+def is_signed(frozen: bytes) -> bool:
+    """Whether a message carried SIG1, so that its receipt can be proven."""
+    return isinstance(read_object(frozen, ReceiptError).get("SIG1"), str)
+
+
 def render(
     a1: str,
     status: ReceiptStatus,

@@ -59,7 +59,8 @@ def test_models_for_the_kiosks_user_alone_are_no_problem(kiosk, config):
     (own / "manifest.toml").write_text("not a manifest")
     assert kiosk("check-config", path)[0] == 0
     _, _, err = kiosk("check-config", config('embedder = "mine"\n'))
-    assert "models.embedder = 'mine': a readable manifest expected" in err
+    assert "models.embedder = 'mine': embedder model 'mine' is in no manifest" in err
+    assert "left out: a readable manifest expected" in err
 
 
 def test_a_file_that_cannot_be_read_says_why(kiosk, tmp_path, monkeypatch):

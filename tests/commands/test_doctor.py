@@ -164,7 +164,8 @@ def test_a_daemon_of_another_user_is_no_daemon_that_is_off(findings, monkeypatch
 def test_a_daemon_that_cannot_deliver_is_told(findings, tmp_path, online, aside, verdict):
     """A server that answers doctor may still refuse the daemon: the daemon is asked too."""
     outbox = {"pending": 3, "quarantined": aside, "settled": 0, "oldest_ms": None}
-    status = {"online": online, "outbox": outbox}
+    disk = {"used": 0.5, "free_bytes": 10**9, "reserve": 1.0, "ballast": True}
+    status = {"online": online, "outbox": outbox, "cannot_record": "", "disk": disk}
     server = ControlServer(str(tmp_path / "run"), {"status": lambda _: status}, clock=SystemClock())
     server.open()
     stop = threading.Event()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from kiosk.__main__ import main
+from kiosk.vision.own_models import OwnModels
 
 
 def run(capsys, *arguments):
@@ -130,6 +131,11 @@ def test_models_check_proves_hashes_and_golden_faces(capsys):
     status, out, _ = run(capsys, "models", "check")
     assert status == 0
     assert out.count("golden faces at cosine") == 6
+    status, out, _ = run(capsys, "models", "check", "--json")
+    found = json.loads(out)
+    assert status == 0
+    assert {"id", "ok", "found"} == set(found[0])
+    assert [each["ok"] for each in found] == [True] * len(found)
 
 
 def test_models_list_names_what_users_may_bring(capsys):
@@ -246,3 +252,34 @@ def test_a_model_that_nobody_knows_is_the_callers_mistake(capsys, people, comman
     assert (status, out) == (2, "")
     (line,) = err.splitlines()
     assert line.startswith("kiosk: --model: embedder model 'nix' is in no manifest")
+
+
+def test_compare_and_embed_use_the_configured_embedder(kiosk, foreign, config, people, tmp_path):
+    """As the daemon does, at its threshold; --model takes another file all the same."""
+    assert kiosk("models", "add", foreign(), "--id", "own-fp32", "--config", config())[0] == 0
+    path = config('embedder = "own-fp32"\n')
+    pictures = [people / "obama.jpg", people / "biden.jpg"]
+    status, out, err = kiosk("compare", *pictures, "--config", path)
+    assert (status, out) == (1, "")
+    assert "kiosk lab roc own-fp32 --folders DIR" in err
+    status, out, _ = kiosk("embed", pictures[0], "--config", path, "--json")
+    assert (status, json.loads(out)["model"]) == (0, "own-fp32")
+    OwnModels(tmp_path / "state").set_threshold("own-fp32", 0.25, "by hand")
+    status, out, _ = kiosk("compare", *pictures, "--config", path, "--json")
+    said = json.loads(out)
+    assert (status, said["model"], said["threshold"]) == (0, "own-fp32", 0.25)
+    other = ("--model", "mobilefacenet-fp32")
+    _, out, _ = kiosk("compare", *pictures, "--config", path, "--json", *other)
+    assert json.loads(out)["model"] == "mobilefacenet-fp32"
+    stricter = config('embedder = "own-fp32"\n[recognition]\nthreshold = 0.5\n')
+    _, out, _ = kiosk("compare", *pictures, "--config", stricter, "--json")
+    assert json.loads(out)["threshold"] == 0.5
+    _, out, _ = kiosk("compare", *pictures, "--config", stricter, "--json", *other)
+    assert json.loads(out)["threshold"] == 0.6
+
+
+def test_a_configured_embedder_that_nobody_knows(kiosk, config, people):
+    """The key of the configuration is named, status 2."""
+    status, _, err = kiosk("embed", people / "obama.jpg", "--config", config('embedder = "nix"\n'))
+    assert status == 2
+    assert "kiosk.toml: models.embedder: embedder model 'nix' is in no manifest" in err

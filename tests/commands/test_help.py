@@ -18,7 +18,7 @@ def unexplained(parser):
             yield f"{parser.prog} {'/'.join(action.option_strings) or action.dest}"
 
 
-@pytest.mark.parametrize("tree", [line.parser, server.parser])
+@pytest.mark.parametrize("tree", [line.parser, server.parser, server.import_parser])
 def test_every_argument_has_a_help_text(tree):
     """A metavar alone tells nobody what is to be given."""
     assert list(unexplained(tree())) == []

@@ -1,12 +1,15 @@
 """`kiosk models add` and `remove`: what foreign files come to, and what is refused by name."""
 
 import errno
+import hashlib
 import json
 import os
+import re
 import stat
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from kiosk.errors import ModelError
 from kiosk.lab.prepare import ready
@@ -58,7 +61,14 @@ def test_the_canary_knows_another_file(add, foreign, tmp_path, kiosk, config):
     add(foreign())
     golden = tmp_path / "state" / "models" / "golden" / "own-64-4pt.json"
     faces = json.loads(golden.read_text())
+    pin = entry(tmp_path).golden
+    assert pin == hashlib.sha256(golden.read_bytes()).hexdigest()
     golden.write_text(json.dumps({name: values[::-1] for name, values in faces.items()}))
+    _, _, err = kiosk("models", "check", "--config", config())
+    assert "own-64-4pt.json has SHA-256" in err
+    manifest = tmp_path / "state" / "models" / "manifest.toml"
+    changed = hashlib.sha256(golden.read_bytes()).hexdigest()
+    manifest.write_text(manifest.read_text().replace(pin, changed))
     status, _, err = kiosk("models", "check", "--config", config())
     assert status == 1
     assert "own-fp32: model own-fp32: cosine of at least 0.999" in err
@@ -258,6 +268,132 @@ def test_a_full_disk_leaves_no_half_file(add, foreign, tmp_path, monkeypatch):
     assert add(foreign())["added"]
 
 
+def test_room_for_the_model_only_leaves_nothing(add, foreign, tmp_path, monkeypatch):
+    """The weights fit, the manifest does not: they go again, and the error names the file."""
+    synced, real = [], os.fsync
+
+    def full(descriptor):
+        synced.append(descriptor)
+        if len(synced) > 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        said = add(foreign())
+    assert "No space left" in said
+    assert [p for p in (tmp_path / "state").rglob("*") if p.is_file()] == []
+    assert add(foreign())["added"]
+
+
+def test_no_room_for_temporary_files_is_named(add, foreign, monkeypatch):
+    """Whatever was to be written where: a full disk is no fault of the program's."""
+
+    def full(*_arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/tmp/some")
+
+    monkeypatch.setattr("kiosk.lab.adopt.try_out", full)
+    said = add(foreign())
+    assert "room on the disk expected, got: No space left on device (/tmp/some)" in said
+    assert "TMPDIR" in said
+    assert "fault of its own" not in said
+
+
+def embedder_of(path, nodes, *constants):
+    """A file whose graph gives `y`, 64 values, from `x`, the picture, of which `few` are 64."""
+    small = [np.array([0], np.int64), np.array([64], np.int64), np.array([1], np.int64)]
+    fixed = [numpy_helper.from_array(v, n) for v, n in zip(small, "abc", strict=True)]
+    first = [
+        helper.make_node("Flatten", ["x"], ["flat"]),
+        helper.make_node("Slice", ["flat", "a", "b", "c"], ["few"]),
+    ]
+    graph = helper.make_graph(
+        [*first, *nodes],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 112, 112])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 64])],
+        [*fixed, *constants],
+    )
+    opset = [helper.make_opsetid("", 17)]
+    model = helper.make_model(graph, opset_imports=opset, ir_version=8)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def nothing_written(tmp_path):
+    return not [p for p in (tmp_path / "state").rglob("*") if p.is_file()]
+
+
+def test_random_numbers_are_no_embedding(add, tmp_path):
+    """A file that gives one face two embeddings is refused with the cosine between them."""
+    node = helper.make_node("RandomNormalLike", ["few"], ["y"])
+    said = add(embedder_of(tmp_path / "random.onnx", [node]))
+    assert "random.onnx: one embedding for one face expected, two runs agree" in said
+    assert nothing_written(tmp_path)
+
+
+def test_loops_and_branches_are_refused_by_name(add, tmp_path):
+    """An endless loop would never answer; no embedder needs one."""
+    value = helper.make_tensor_value_info
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["go"], ["on"]),
+            helper.make_node("Identity", ["v"], ["w"]),
+        ],
+        "body",
+        [
+            value("i", TensorProto.INT64, []),
+            value("go", TensorProto.BOOL, []),
+            value("v", TensorProto.FLOAT, [1, 64]),
+        ],
+        [value("on", TensorProto.BOOL, []), value("w", TensorProto.FLOAT, [1, 64])],
+    )
+    loop = helper.make_node("Loop", ["", "t", "few"], ["y"], name="again", body=body)
+    said = add(
+        embedder_of(tmp_path / "loop.onnx", [loop], numpy_helper.from_array(np.array(True), "t"))
+    )
+    assert "a graph without loops and branches expected, Loop again has a graph in it" in said
+
+
+def test_a_small_file_that_asks_for_all_memory_is_refused(add, tmp_path):
+    """32 GiB are asked for in a process of its own, and not had."""
+    nodes = [
+        helper.make_node("ConstantOfShape", ["s"], ["k"]),
+        helper.make_node("ReduceSum", ["k"], ["r"], keepdims=0),
+        helper.make_node("Add", ["few", "r"], ["y"]),
+    ]
+    size = numpy_helper.from_array(np.array([1 << 33], np.int64), "s")
+    said = add(embedder_of(tmp_path / "bomb.onnx", nodes, size))
+    assert "bomb.onnx: an embedder that runs expected, a trial of it failed" in said
+    assert nothing_written(tmp_path)
+
+
+def test_a_file_that_does_not_answer_is_given_up(add, foreign, tmp_path, monkeypatch):
+    """The trial has a time limit."""
+    monkeypatch.setattr("kiosk.lab.trial._PATIENCE_S", 0)
+    assert "an embedder that answers within 0 s expected" in add(foreign())
+    assert nothing_written(tmp_path)
+
+
+def test_only_a_regular_file_is_read(add, tmp_path, monkeypatch, foreign):
+    """A device has no end, a pipe no beginning; a size bound is told with the size."""
+    os.mkfifo(tmp_path / "pipe")
+    for path in ("/dev/zero", tmp_path / "pipe"):
+        assert "an ONNX file expected, it is no regular file" in add(path)
+    path = foreign()
+    monkeypatch.setattr("kiosk.lab.subject.MOST_BYTES", 1000)
+    assert f"at most 1000 bytes expected, got {path.stat().st_size}" in add(path)
+
+
+def test_a_name_that_is_no_text_is_refused_before_anything_is_written(add, foreign, tmp_path):
+    """Bytes that are not UTF-8 crashed when the manifest was written, with the file there."""
+    path = foreign(os.fsdecode(b"mine\xff.onnx"))
+    assert "FILE: text in UTF-8 expected, got 'mine\\udcff.onnx'; rename the file" in add(path)
+    said = add(foreign(), "own-fp32", "--source", os.fsdecode(b"\xff"))
+    assert "--source: text in UTF-8 expected" in said
+    assert nothing_written(tmp_path)
+
+
 def test_a_cut_leaves_nothing_that_stands_in_the_way(add, foreign, tmp_path):
     """Golden faces of a run that was cut before its manifest belong to nobody."""
     add(foreign())
@@ -326,6 +462,31 @@ def test_a_state_folder_does_without_a_configuration(foreign, kiosk, tmp_path):
     assert np.isclose(entry(tmp_path).input.scale, 1 / 127.5)
 
 
+def test_the_next_command_names_the_place_that_was_given(foreign, kiosk, tmp_path, config):
+    """State folder or configuration: what is printed can be run as it is, but for the pictures."""
+    add = ("models", "add", foreign(), "--id", "own-fp32")
+    _, out, _ = kiosk(*add, "--state-dir", tmp_path / "a state")
+    assert f"--set-threshold own-fp32 --state-dir '{tmp_path}/a state' sets it" in out
+    _, out, _ = kiosk(*add, "--config", config())
+    assert f"--set-threshold own-fp32 --config {tmp_path}/kiosk.toml sets it" in out
+
+
+def test_every_models_command_takes_a_state_folder(foreign, kiosk, tmp_path):
+    """list, check, profile and remove find what add put there; a folder that is none is refused."""
+    state = ("--state-dir", tmp_path / "state")
+    assert kiosk("models", "add", foreign(), "--id", "own-fp32", *state)[0] == 0
+    _, out, _ = kiosk("models", "list", *state)
+    assert re.search(r"own-fp32 +embedder +present +own-64-4pt +64 ", out)
+    assert "own-fp32: hash as pinned" in kiosk("models", "check", *state)[1]
+    assert kiosk("models", "profile", "--json", *state)[0] == 0
+    assert kiosk("models", "remove", "own-fp32", *state)[0] == 0
+    assert "own-fp32" not in kiosk("models", "list", *state)[1]
+    for what in ("list", "check", "profile"):
+        status, _, err = kiosk("models", what, "--state-dir", tmp_path / "none")
+        assert status == 2
+        assert "--state-dir: a state folder expected" in err
+
+
 def test_the_very_file_of_an_entry_without_one_joins_its_space(foreign, kiosk, config, tmp_path):
     """A manifest that knows a file by its hash, and has it nowhere: space and feeding are its."""
     path = foreign(shape=("N", 3, 112, 112), batch_out="N")
@@ -347,3 +508,19 @@ def test_the_very_file_of_an_entry_without_one_joins_its_space(foreign, kiosk, c
     said = json.loads(out)
     assert (said["space"], said["input"]["channels"], said["cosine"]) == ("known", "BGR", None)
     assert len(golden_faces("known", tmp_path / "state" / "models" / "golden")) == 3
+
+
+def test_an_id_that_a_deploy_took_can_be_listed_and_removed(add, foreign, kiosk, config, tmp_path):
+    """The user's own entry is left out, loudly, and `remove` takes out that one and no other."""
+    add(foreign())
+    manifest = tmp_path / "state" / "models" / "manifest.toml"
+    manifest.write_text(manifest.read_text().replace('"own-fp32"', '"mobilefacenet-fp32"'))
+    status, out, err = kiosk("models", "list", "--config", config())
+    assert status == 0
+    assert "mobilefacenet-fp32" in out
+    assert "left out: " in err
+    assert "id 'mobilefacenet-fp32' is taken by" in err
+    status, _, err = kiosk("models", "remove", "mobilefacenet-fp32", "--config", config())
+    assert (status, err) == (0, "")
+    assert "left out" not in kiosk("models", "list", "--config", config())[2]
+    assert load_manifest().get("mobilefacenet-fp32", "embedder").path.is_file()

@@ -89,7 +89,7 @@ def test_doctor_and_list_say_so(added, kiosk, config):
     assert "failed  models: model own-fp32: a threshold expected" in out
     assert COMMAND in out
     _, out, _ = kiosk("models", "list", "--config", path)
-    assert re.search(r"own-fp32 +embedder +present +64 +not set .*no threshold", out)
+    assert re.search(r"own-fp32 +embedder +present +own-64-4pt +64 +not set .*no threshold", out)
     _, out, _ = kiosk("models", "list", "--config", path, "--json")
     (listed,) = [e for e in json.loads(out) if e["id"] == "own-fp32"]
     assert (listed["usable"], listed["threshold"]) == (False, None)
@@ -112,8 +112,9 @@ def test_the_curve_sets_it(added, roc, config, kiosk, made_up):
     upper = said["wanted"][0]["upper"]
     found = own(config)
     assert found.usable
-    assert upper <= found.threshold < upper + 2e-6
+    assert upper == found.threshold == float(f"{upper:.6f}")
     assert said["set"]["threshold"] == found.threshold
+    assert said["set"]["tar"] == said["wanted"][0]["tar_at_upper"]
     assert said["set"]["note"] == found.threshold_note
     for words in ("FAR 1e-3", "1650 impostor", "120 genuine", "60 aligned crops", "people"):
         assert words in found.threshold_note
@@ -141,6 +142,7 @@ def test_the_file_itself_may_be_named(added, roc, config):
     [
         (("--far", 1e-4), "10000 impostor pairs expected for FAR 1e-4, got 1650"),
         ((), "--far X expected with it"),
+        (("--far", 0.9), "at most 1e-2 expected for a threshold that decides, got 9e-1"),
         (("--far", 1e-3, "--resamples", 0), "--resamples above 0"),
     ],
 )
@@ -179,10 +181,43 @@ def test_a_model_that_tells_nobody_apart_is_not_set(kiosk, config, roc, foreign)
     assert not own(config).usable
 
 
+def test_a_model_that_hardly_tells_people_apart_is_not_set(kiosk, config, roc, foreign, made_up):
+    """Folders shuffled, so that cosines say nothing of people: TAR about the FAR, AUC about 0.5."""
+    assert kiosk("models", "add", foreign(), "--id", "own-fp32", "--config", config())[0] == 0
+    pictures = sorted(made_up.rglob("*.png"))
+    contents = [path.read_bytes() for path in pictures]
+    # Five pictures each: a stride of 12 hands everybody one of five others.
+    for number, path in enumerate(pictures):
+        path.write_bytes(contents[number * 7 % len(contents)])
+    status, _, err = roc("own-fp32", "--far", 1e-2, "--set-threshold", "own-fp32")
+    assert status == 2, err
+    assert re.search("a model that tells people apart expected|genuine pairs above", err)
+    assert not own(config).usable
+
+
+def test_a_laxer_threshold_does_not_replace_a_stricter_one_in_silence(added, roc, config):
+    """Both numbers are told; a stricter one needs no word."""
+    assert roc("own-fp32", "--far", 1e-3, "--set-threshold", "own-fp32")[0] == 0
+    strict = own(config)
+    status, _, err = roc("own-fp32", "--far", 1e-2, "--set-threshold", "own-fp32")
+    assert status == 0
+    assert own(config).threshold < strict.threshold
+    assert f"lets more pass than {strict.threshold:.6f}, which it replaces" in err
+    _, out, err = roc("own-fp32", "--far", 1e-3, "--set-threshold", "own-fp32", "--json")
+    said = json.loads(out)["set"]
+    assert "lets more pass" not in err
+    assert (said["laxer"], said["replaced"]["threshold"] < said["threshold"]) == (False, True)
+
+
 def test_int8_of_the_space_waits_for_its_own(
-    added, roc, quantised, kiosk, config, tmp_path, caplog
+    added, roc, quantised, foreign, kiosk, config, tmp_path, caplog
 ):
-    """INT8 is no candidate while it has no threshold, and the journal says so; then it is."""
+    """INT8 is no candidate while it has no threshold, and the journal says so; then it is.
+
+    Of a model of another space, which nobody configured, the journal is silent.
+    """
+    other = ("--id", "other-fp32", "--space", "elsewhere", "--config", config())
+    assert kiosk("models", "add", foreign("other.onnx", seed=1), *other)[0] == 0
     path = quantised(added)
     assert kiosk("models", "add", path, "--id", "own-int8", "--config", config())[0] == 0
     assert roc("own-fp32", "--far", 1e-3, "--set-threshold", "own-fp32")[0] == 0

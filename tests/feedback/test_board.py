@@ -91,6 +91,21 @@ def test_a_kiosk_that_cannot_record_says_so_until_told_otherwise(board, clock, k
     assert board.left_ms(board.next(board.join(), HANG_S)) is None
 
 
+def test_what_stands_behind_every_notice_can_be_changed(board, clock):
+    """A kiosk that cannot record says so at once, and again when a notice's time is over."""
+    viewer = board.join()
+    board.overrule(notice(clock, NoticeKind.CANNOT_RECORD))
+    board.show(notice(clock, NoticeKind.LOOK))
+    board.show(notice(clock, NoticeKind.NO_CAMERA))
+    shown = [board.next(viewer, HANG_S) for _ in range(4)]
+    cannot = NoticeKind.CANNOT_RECORD
+    assert [one.notice.kind for one in shown] == [NoticeKind.IDLE, cannot, NoticeKind.LOOK, cannot]
+    assert {one.rest.kind for one in shown[1:]} == {cannot}
+    board.overrule(None)
+    after = board.next(viewer, HANG_S)
+    assert (after.notice.kind, after.rest.kind) == (NoticeKind.NO_CAMERA, NoticeKind.NO_CAMERA)
+
+
 def test_close_ends_waiting_and_later_viewers(board):
     """After close nobody waits on the board any more."""
     early = board.join()

@@ -23,6 +23,7 @@ def test_a_viewer_is_greeted_with_label_and_state(open_page, watch):
     name, hello = stream.event()
     assert (name, hello["label"]) == ("hello", "Tür 3 <b>")
     name, state = stream.event()
+    assert state["rest"]["headline"] == "Ready"
     assert (name, state["kind"], state["hold_ms"]) == ("notice", "idle", None)
     assert state["headline"] == "Ready"
 

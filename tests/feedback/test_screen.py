@@ -1,22 +1,11 @@
 """The page in a real browser: what a person sees in each state."""
 
 import re
-import shutil
 
 import pytest
 
 from kiosk.feedback.notice import NoticeKind
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 STATES = [
     (NoticeKind.IDLE, None, "Ready"),
     (NoticeKind.LOOK, None, "Hold still"),
@@ -48,18 +37,6 @@ LOOK_AT = """() => {
     colours: [style.getPropertyValue("--paper").trim(), style.getPropertyValue("--ink").trim()],
   };
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Chromium without a window, with a profile of its own."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is absent")
-    if CHROMIUM is None:
-        pytest.skip("chromium is absent")
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture
@@ -205,6 +182,20 @@ def test_cannot_record_does_not_give_way(open_page, screen, tell):
     tell(page, NoticeKind.CANNOT_RECORD)
     wait_for(view, "cannot-record")
     jump(view, 3)
+    assert view.evaluate(LOOK_AT)["kind"] == "cannot-record"
+
+
+def test_a_screen_that_rests_on_cannot_record_comes_back_to_it(open_page, screen, tell):
+    """While nothing can be recorded a "hold still" gives way to that, never to "ready"."""
+    page = open_page(hold_s=4.0)
+    view = screen()
+    page.cannot_record(True)
+    wait_for(view, "cannot-record")
+    jump(view, 1)
+    tell(page, NoticeKind.LOOK)
+    expect = pytest.importorskip("playwright.sync_api").expect
+    expect(view.locator("body")).to_have_attribute("data-kind", "look")
+    view.clock.run_for(4100)
     assert view.evaluate(LOOK_AT)["kind"] == "cannot-record"
 
 

@@ -1,6 +1,7 @@
 """The two TFLite files the weights come from, kept below .cache/; tiny embedders and crops."""
 
 import shutil
+import subprocess
 
 import cv2
 import numpy as np
@@ -32,6 +33,25 @@ def tflite_dir(repository, tmp_path_factory):
         for name in names:
             shutil.move(scratch / name, cache / name)
     return cache
+
+
+@pytest.fixture
+def mounted_disk(tmp_path):
+    """A function that gives a filesystem of so many bytes, where one may be mounted."""
+    places = []
+
+    def mount(size):
+        place = tmp_path / f"disk-{len(places)}"
+        place.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
+        if subprocess.run(command, capture_output=True, check=False).returncode:
+            pytest.skip("mounting is not permitted here")
+        places.append(place)
+        return place
+
+    yield mount
+    for place in places:
+        subprocess.run(["umount", str(place)], check=True)
 
 
 @pytest.fixture

@@ -16,13 +16,14 @@ def gate(cosine):
 # rule, weight, facts on its side, facts just on the other side, what it says in their figures
 RULES = [
     (
-        "overlap",
-        "warning",
-        {"overlap": 3, "holdout_faces": 400},
-        {"overlap": 0, "holdout_faces": 400},
-        "3 of 400 held-out faces are calibration faces too, by their SHA-256.",
+        "overlap-unchecked",
+        "hint",
+        {"overlap_checked": False},
+        {"overlap_checked": True},
+        "overlap with the calibration pictures not checked.",
     ),
-    ("overlap", "warning", {"overlap": 3}, {}, "3 held-out faces"),
+    ("few-held-out", "hint", {"holdout_faces": 49}, {"holdout_faces": 50}, "49 held-out faces."),
+    ("few-held-out", "hint", {"holdout_faces": 1}, {}, "1 held-out face."),
     (
         "few-faces",
         "warning",
@@ -86,14 +87,20 @@ RULES = [
         "warning",
         {"method": "dynamic", "latency_fp32_ms": 4.0, "latency_int8_ms": 10.0},
         {"method": "dynamic", "latency_fp32_ms": 4.0, "latency_int8_ms": 4.0},
-        "10.00 ms in INT8, 4.00 ms in FP32: 2.50 times as long.",
+        "10.00 ms in INT8, 4.00 ms in FP32 (best times): 2.50 times as long.",
     ),
     (
         "int8-slower",
         "warning",
-        {"method": "static", "latency_fp32_ms": 6.66, "latency_int8_ms": 7.19},
+        {
+            "method": "static",
+            "latency_fp32_ms": 6.66,
+            "latency_int8_ms": 7.19,
+            "latency_figure": "medians",
+            "costliest": ("PRelu", 0.64),
+        },
         {"method": "static", "latency_fp32_ms": 6.66, "latency_int8_ms": 6.65},
-        "7.19 ms in INT8, 6.66 ms in FP32: 1.08 times as long.",
+        "7.19 ms in INT8, 6.66 ms in FP32 (medians): 1.08 times as long. PRelu takes 64% of it.",
     ),
     (
         "saturates",
@@ -105,9 +112,16 @@ RULES = [
     (
         "no-dot-product",
         "hint",
-        {**ARM, "features": ("asimd",)},
-        {**ARM, "features": ("asimd", "asimddp")},
+        {**ARM, "dot_product": False},
+        {**ARM, "dot_product": True},
         "This CPU (aarch64) has no dot product (asimddp).",
+    ),
+    (
+        "no-dot-product",
+        "hint",
+        {"architecture": "x86_64", "dot_product": False},
+        {"architecture": "x86_64", "dot_product": False, "saturates": True},
+        "This CPU (x86_64) has no dot product (VNNI).",
     ),
     (
         "per-tensor",
@@ -115,6 +129,20 @@ RULES = [
         {"per_channel": False, "cosine_mean": 0.6617},
         {"per_channel": True, "cosine_mean": 0.6617},
         "One scale for all channels of a layer's weights: mean cosine 0.6617.",
+    ),
+    (
+        "per-tensor",
+        "warning",
+        {"per_channel": False, "fewest_steps": ("deep_weight", 15)},
+        {"per_channel": False, "fewest_steps": ("deep_weight", 16)},
+        "weights: the smallest channel of deep_weight has 15 of 127 steps.",
+    ),
+    (
+        "per-tensor",
+        "warning",
+        {"per_channel": False, "fewest_steps": ("deep_weight", 90), "gate": gate(0.9)},
+        {"per_channel": False, "fewest_steps": ("deep_weight", 90), "gate": gate(0.999)},
+        "90 of 127 steps.",
     ),
     (
         "min-max",
@@ -131,7 +159,13 @@ RULES = [
         "85%",
     ),
     ("prelu-nodes", "hint", {"prelu_nodes": 33}, {"prelu_nodes": 0}, "33 PRelu nodes left"),
-    ("prelu-nodes", "hint", {"prelu_nodes": 1}, {}, "1 PRelu node left"),
+    (
+        "prelu-nodes",
+        "hint",
+        {"prelu_nodes": 1, "prelu_share": 0.644},
+        {},
+        "1 PRelu node left in the graph, 64% of the time.",
+    ),
     (
         "steep-slopes",
         "hint",
@@ -237,3 +271,12 @@ def test_nan_passes_no_gate_and_is_the_tightest():
     assert not passes((*gate(0.99), nan))
     assert tightest((*gate(0.9), nan)) is nan
     assert not passes(())
+
+
+def test_a_rewrite_that_was_done_is_not_advised():
+    """Nothing is left to rewrite in what a build made."""
+    slower = {"method": "static", "latency_fp32_ms": 6.0, "latency_int8_ms": 7.0}
+    (plain,), (done,) = advise(Facts(**slower)), advise(Facts(**slower, prelu_rewritten=True))
+    assert (plain.key, done.key) == ("int8-slower", "int8-slower")
+    assert "rewrite PReLU" in plain.do
+    assert done.do == "See the profile by operator, and run FP32 on this machine."

@@ -67,6 +67,7 @@ def test_a_record_lists_its_pictures(pictures, tmp_path):
         ("- 1", r"calibration\.files expected"),
         ({"calibration": {"num_samples": 200}}, r"calibration\.files expected"),
         ({"calibration": {"files": []}}, r"calibration\.files expected"),
+        ({"calibration": {"files": ["0a" * 32]}}, r"calibration\.digest expected, it has none"),
         ({"calibration": {"files": ["a.jpg"]}}, r"a SHA-256 expected, got 'a\.jpg'"),
         (
             {"calibration": {"files": ["0a" * 32], "digest": "0b" * 32}},

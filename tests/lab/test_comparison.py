@@ -8,8 +8,9 @@ from kiosk.errors import UserError
 from kiosk.lab import comparison
 from kiosk.lab.comparison import arithmetic_remark, embed, read_models, through_tokens
 from kiosk.lab.faces import pictures_of
-from kiosk.lab.machine import from_cpuinfo
+from kiosk.lab.machine import describe
 from kiosk.lab.subject import Feeding
+from kiosk.vision.cpu import cpu_of
 from kiosk.vision.manifest import load_manifest
 
 
@@ -58,9 +59,8 @@ def test_the_models_in_the_wrong_order_are_refused(tiny_embedder):
 
 def test_the_remark_is_about_quantised_models_alone(tiny_embedder, monkeypatch):
     """An FP32 model needs no word about 8-bit arithmetic, whatever the machine."""
-    monkeypatch.setattr(
-        comparison, "describe", lambda: from_cpuinfo("model name : old\nflags : avx2", "x86_64")
-    )
+    old = describe(cpu_of("model name : old\nflags : avx2", "x86_64"))
+    monkeypatch.setattr(comparison, "describe", lambda: old)
     plain = tiny_embedder()
     both = read_models(plain, quantised(plain), None)
     assert arithmetic_remark(both[:1], "native") == ""

@@ -2,33 +2,22 @@
 
 import errno
 import os
-import subprocess
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from kiosk.errors import KioskError, ModelError
-from kiosk.lab.files import write_bytes, write_model
+from kiosk.errors import KioskError, ModelError, UserError
+from kiosk.lab.files import claimed, staged, write_bytes, write_model
 from kiosk.lab.quantise import Recipe, quantised
 from lab.nets import mobile, mobile_sketch, noise
 
 
 @pytest.fixture
-def small(tmp_path):
-    """A filesystem of 64 KiB, where that may be mounted."""
-    place = tmp_path / "small"
-    place.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)],
-        capture_output=True,
-        check=False,
-    )
-    if mounted.returncode:
-        pytest.skip("mounting is not permitted here")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
+def small(mounted_disk):
+    return mounted_disk("64k")
 
 
 def test_a_full_disk_leaves_the_old_file_and_no_half_one(small):
@@ -126,6 +115,77 @@ def test_a_model_with_a_weight_of_minus_128_never_gets_its_name(tmp_path):
     stored = numpy_helper.to_array(tensor).copy()
     stored.flat[0] = -128
     tensor.CopyFrom(numpy_helper.from_array(stored, tensor.name))
-    with pytest.raises(ModelError, match="holds -128"):
+    with pytest.raises(ModelError, match="are -128"):
         write_model(tmp_path / "model.onnx", model, noise(mobile(0)))
     assert list(tmp_path.iterdir()) == []
+
+
+def write_set(folder, mark, *, then=None):
+    """A model and the record that speaks of it, as a build stages them."""
+    with staged(folder, last="record") as scratch:
+        (scratch / "record").write_bytes(mark)
+        (scratch / "model").write_bytes(mark)
+        if then is not None:
+            raise then
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_set_comes_together(tmp_path):
+    """A second set takes the place of the first; what a killed build left is cleared away."""
+    (tmp_path / ".new-killed").mkdir()
+    (tmp_path / ".new-killed" / "model").write_bytes(b"half")
+    write_set(tmp_path, b"1")
+    write_set(tmp_path, b"2")
+    assert contents(tmp_path) == {"record": b"2", "model": b"2"}
+
+
+def test_an_interrupt_before_the_end_leaves_the_old_set(tmp_path):
+    """Ctrl-C, or no room: nothing of the new set has a final name."""
+    write_set(tmp_path, b"1")
+    for error in (KeyboardInterrupt, KioskError("full")):
+        with pytest.raises((KeyboardInterrupt, KioskError)):
+            write_set(tmp_path, b"2", then=error)
+        assert contents(tmp_path) == {"record": b"1", "model": b"1"}
+
+
+def test_a_cut_between_two_files_leaves_no_record(tmp_path, monkeypatch):
+    """The old record goes first and the new one comes last: none ever lies about its files."""
+    write_set(tmp_path, b"1")
+    real = Path.replace
+
+    def cut(path, target):
+        if path.name == "model":
+            real(path, target)
+            raise KeyboardInterrupt
+        return real(path, target)
+
+    monkeypatch.setattr(Path, "replace", cut)
+    with pytest.raises(KeyboardInterrupt):
+        write_set(tmp_path, b"2")
+    assert contents(tmp_path) == {"model": b"2"}
+
+
+def test_two_builds_do_not_share_a_folder(tmp_path):
+    """The second is refused by name, and may begin once the first has ended."""
+    out = tmp_path / "out"
+    with claimed(out), pytest.raises(UserError, match="no other build writes to"), claimed(out):
+        pass
+    with claimed(out):
+        (out / "file").touch()
+    assert out.exists()
+
+
+def test_a_claim_that_leaves_nothing_leaves_no_folder(tmp_path):
+    """A build that is refused has not made its folder; a file in its place is named."""
+    with claimed(tmp_path / "out"):
+        pass
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(UserError, match="file: a folder to write to expected"),
+        claimed(tmp_path / "file"),
+    ):
+        pass

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kiosk.lab.agreement import Agreement
-from kiosk.lab.gate import failing, judge, passes, unjudged
+from kiosk.lab.gate import beside, failing, judge, not_judged, passes, shortfall, unjudged
 from kiosk.lab.roc import measure
 
 GOOD = Agreement(500, 0.997, 0.985, 0.99, 0.992, 0.998, 0.003, 0.006, 0.02)
@@ -50,7 +50,9 @@ def test_a_good_model_passes_every_line():
 )
 def test_a_figure_at_its_limit_fails_alone(change, name):
     """Limits are strict; NaN fails; only the line concerned is named."""
-    assert [line.name for line in failing(judge(replace(GOOD, **change)))] == [name]
+    lines = judge(replace(GOOD, **change), curve(), curve())
+    assert [line.name for line in failing(lines)] == [name]
+    assert not passes(lines)
 
 
 def test_a_lost_percentage_point_fails():
@@ -67,17 +69,32 @@ def test_a_gain_passes():
 
 
 def test_without_curves_the_lines_are_open_and_say_why():
-    """Not judged is neither passed nor failed, and is told with its reason."""
+    """Not judged is neither failed nor passed: the gate stays shut, and the reason is told."""
     lines = judge(GOOD, why_no_roc="no folder for each person")
     assert [line.name for line in unjudged(lines)] == ["AUC drop", "TAR@1e-3 drop"]
     assert {line.note for line in unjudged(lines)} == {"no folder for each person"}
-    assert passes(lines)
+    assert not passes(lines)
+    assert shortfall(lines) == ("AUC drop, TAR@1e-3 drop: not judged (no folder for each person)")
+
+
+def test_lines_left_out_by_word_do_not_shut_the_gate():
+    """Cosine and MAE alone decide, curves or not; what was left out stays named."""
+    for curves in ((), (curve(), curve(missed=500))):
+        lines = judge(GOOD, *curves, identities=False)
+        assert passes(lines)
+        assert not shortfall(lines)
+        assert not_judged(lines) == [
+            {"line": name, "why": "left out, --no-identities"}
+            for name in ("AUC drop", "TAR@1e-3 drop")
+        ]
+    assert not passes(judge(replace(GOOD, min_cosine=0.9), identities=False))
 
 
 @pytest.mark.parametrize(("genuine", "impostors"), [(99, 2000), (1000, 999)])
 def test_too_few_pairs_are_not_judged(genuine, impostors):
     """Below 100 genuine or 1000 impostor pairs the drops are told as open, with the counts."""
     few = curve(genuine=genuine, impostors=impostors)
+    assert not passes(judge(GOOD, few, few))
     lines = named(judge(GOOD, few, few))
     for name in ("AUC drop", "TAR@1e-3 drop"):
         assert lines[name].is_open
@@ -89,3 +106,20 @@ def test_a_figure_that_rounds_to_its_limit_is_shown_in_full():
     line = judge(replace(GOOD, mean_cosine=0.99499999))[0]
     assert (line.passed, line.figure) == (False, "0.99499999")
     assert judge(GOOD)[0].figure == "0.997000"
+
+
+@pytest.mark.parametrize(
+    ("value", "limit", "digits", "text"),
+    [
+        (0.99496, 0.995, 4, "0.99496"),
+        (0.995, 0.995, 4, "0.9950"),
+        (0.99504, 0.995, 4, "0.99504"),
+        (0.9912, 0.995, 4, "0.9912"),
+        (0.99499999, 0.995, 6, "0.99499999"),
+        (-0.00001, None, 2, "0.00"),
+        (float("nan"), 0.995, 4, "nan"),
+    ],
+)
+def test_a_figure_has_the_digits_that_tell_it_from_its_limit(value, limit, digits, text):
+    """Four decimals would show a figure that fails as its limit; nought has no sign."""
+    assert beside(value, limit, digits) == text

@@ -1,9 +1,14 @@
 """Pairs from a CSV, from LFW's pairs.txt and from folders, and every complaint by its line."""
 
+import shutil
+
+import cv2
 import numpy as np
 import pytest
 
 from kiosk.errors import UserError
+from kiosk.lab.faces import read_folder
+from kiosk.lab.identities import Identities
 from kiosk.lab.pairs import from_csv, from_folders, from_lfw
 
 
@@ -169,10 +174,39 @@ def test_copies_and_strays_are_left_out_by_name(tmp_path):
     assert any("stray.png: lies in no person's folder" in reason for reason in reasons)
 
 
-def test_one_picture_of_two_people_is_refused(tmp_path):
-    """The same file under two names would be an impostor pair of cosine 1: both are named."""
-    with pytest.raises(UserError, match=r"a/0\.png and .*b/0\.png are one file"):
-        from_folders(people_in(tmp_path, a=["1", "2"], b=["1"]))
+def test_one_picture_of_two_people_makes_no_pair(tmp_path):
+    """The same file under two names would be an impostor pair of cosine 1: both are left out."""
+    pairs = from_folders(people_in(tmp_path, a=["1", "2", "3"], b=["1", "1", "4"]))
+    assert [p.relative_to(tmp_path).as_posix() for p in pairs.pictures] == [
+        "a/1.png",
+        "a/2.png",
+        "b/2.png",
+    ]
+    reasons = [item.reason for item in pairs.skipped]
+    assert len(reasons) == 3
+    assert "a/0.png: two people's, the same file as" in reasons[0]
+    assert reasons[0].endswith("b/0.png")
+
+
+def test_a_build_counts_pairs_as_validate_does(tmp_path):
+    """Copies, a picture of two people, strays and folders in a person's folder: one rule."""
+    random = np.random.default_rng(0)
+    for person in "abc":
+        for side in "xy":
+            (tmp_path / person / side).mkdir(parents=True)
+            picture = random.integers(0, 255, (112, 112, 3), dtype=np.uint8)
+            cv2.imwrite(str(tmp_path / person / side / "0.png"), picture)
+        shutil.copy(tmp_path / person / "x" / "0.png", tmp_path / person / "copy.png")
+    shutil.copy(tmp_path / "a" / "x" / "0.png", tmp_path / "b" / "also.png")
+    shutil.copy(tmp_path / "c" / "x" / "0.png", tmp_path / "stray.png")
+    pairs = from_folders(tmp_path)
+    faces = read_folder(tmp_path, aligned=True).faces
+    people = Identities.of(faces)
+    _, same = people.scored(np.eye(len(faces), dtype=np.float32))
+    assert people.count() == len(set(pairs.person.tolist())) == 3
+    assert (len(same), int(same.sum())) == (len(pairs), int(pairs.same.sum())) == (10, 2)
+    named = {item.path for item in people.skipped.values()}
+    assert named == {item.path for item in pairs.skipped}
 
 
 def test_one_person_makes_no_impostors(tmp_path):

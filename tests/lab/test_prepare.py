@@ -5,7 +5,7 @@ import onnx
 import pytest
 from onnx import helper
 
-from kiosk.errors import ModelError
+from kiosk.errors import GivenModelError, ModelError
 from kiosk.lab.graph import Net
 from kiosk.lab.prepare import TOLERANCE, base_of, float_forms, ready, same_or_refuse
 from kiosk.lab.quantise import Recipe, quantised
@@ -183,3 +183,40 @@ def test_the_subject_is_left_as_it_was(tmp_path):
     float_forms(subject)
     assert subject.proto.SerializeToString(deterministic=True) == before
     assert isinstance(subject.proto, onnx.ModelProto)
+
+
+def older_net(opset, *, listed):
+    """An IResNet's operators as exporters of that opset write them, with a normalised end."""
+    sketch = Sketch(0)
+    x = sketch.conv("image", "stem", (8, 3), stride=8, bias=False)
+    x = first = sketch.prelu(sketch.norm(x, "stem_n", 8), "stem_p", 8)
+    x = sketch.conv(sketch.norm(x, "in_n", 8), "body", (8, 8), stride=2, bias=False)
+    y = sketch.conv(first, "short", (8, 8), side=1, stride=2, bias=False)
+    x = sketch.node("Add", [sketch.norm(x, "body_n", 8), sketch.norm(y, "short_n", 8)], "sum")
+    x = sketch.node("Dropout", [x], "drop", **({"ratio": 0.4} if opset < 12 else {}))
+    x = sketch.gemm(sketch.node("Flatten", [x], "flat", axis=1), "features", 64, 8 * 49)
+    x = sketch.norm(x, "features_n", 64)
+    length = sketch.node("ReduceL2", [x], "length", axes=[1], keepdims=1)
+    sketch.node("Div", [x, length], "embedding")
+    version = 3 if listed else 6
+    options = {"opset": opset, "shape": [1, 64], "listed": listed, "ir_version": version}
+    return sketch.model("embedding", [1, 3, 112, 112], **options)
+
+
+@pytest.mark.parametrize("opset", [8, 9, 10, 11, 12])
+@pytest.mark.parametrize("listed", [False, True])
+def test_older_face_networks_are_taken(tmp_path, opset, listed):
+    """Conv, BatchNormalization, PRelu, Dropout, Flatten, Gemm, ReduceL2: converted and folded."""
+    subject = subject_of(older_net(opset, listed=listed), tmp_path / "old.onnx")
+    assert ready(subject).opset_import[0].version == 13
+    assert base_of(subject).graph.node
+
+
+def test_what_the_converter_cannot_do_is_named(tmp_path):
+    """The operator that stands in the way, without the converter's own source lines."""
+    sketch = mobile_sketch(0)
+    sketch.node("Shape", ["embedding"], "shape_of")
+    sketch.node("Expand", ["embedding", "shape_of"], "expanded")
+    model = sketch.model("expanded", [1, 3, 112, 112], shape=[1, 64], opset=7, ir_version=6)
+    with pytest.raises(GivenModelError, match=r"to 13: No Adapter From Version .7 for Expand"):
+        ready(subject_of(model, tmp_path / "old.onnx"))

@@ -1,7 +1,6 @@
 """Profiles: figures from a clock in hand, turns in order, and what a child process tells."""
 
 import json
-import os
 import subprocess
 import sys
 
@@ -15,7 +14,8 @@ from kiosk.commands.lab.profile import entries_of, names_of, threads_of
 from kiosk.errors import ModelError, UserError
 from kiosk.lab import profile as module
 from kiosk.lab.coldstart import peak_bytes
-from kiosk.lab.profile import machine_line, operators_of, profile, warm_of
+from kiosk.lab.profile import operators_of, profile
+from kiosk.lab.timing import Cold, warm_of
 
 FACE = np.zeros((1, 3, 112, 112), dtype=np.float32)
 BALLAST = 400 * 1024 * 1024
@@ -57,7 +57,7 @@ def timed(monkeypatch):
             for name, runs in costs.items()
         }
         monkeypatch.setattr(module, "daemon_session", lambda data, *_: sessions[data].pop(0))
-        cold = module.Cold(1.0, 1.0, 1, 2)
+        cold = Cold(1.0, 1.0, 1, 2)
         monkeypatch.setattr(module._Bench, "cold", lambda *_: cold)
         monkeypatch.setattr(module._Bench, "operators", lambda *_: ())
         models = {name: name.encode() for name in costs}
@@ -244,16 +244,6 @@ def test_a_child_that_dies_is_told(tiny_embedder):
         module._child("tiny", request)
 
 
-def test_the_machine_in_one_line(tmp_path):
-    """Processor, architecture, the features that decide about INT8; unknown is said."""
-    info = tmp_path / "cpuinfo"
-    info.write_text("model name\t: AMD EPYC\nflags\t\t: fpu avx2 sse avx512_vnni\n")
-    cores = f"{len(os.sched_getaffinity(0))} core"
-    assert machine_line(info).startswith("AMD EPYC, ")
-    assert f"avx2, avx512_vnni, {cores}" in machine_line(info)
-    assert machine_line(tmp_path / "none").startswith("unknown processor, ")
-
-
 def test_json_keys(tiny_embedder, crops, capsys):
     """`--json`: warm, cold, operators, bytes and ratio for each model and number of threads."""
     fp32, int8 = tiny_embedder(), tiny_embedder("int8.onnx")
@@ -262,7 +252,7 @@ def test_json_keys(tiny_embedder, crops, capsys):
     arguments += ["--rounds", "2", "--starts", "1", "--images", str(folder), "--aligned", "--json"]
     assert main(arguments) == 0
     document = json.loads(capsys.readouterr().out)
-    assert set(document) == {"machine", "runtime", "rounds", "against", "models"}
+    assert set(document) == {"machine", "runtime", "rounds", "against", "models", "advice"}
     assert document["against"] == "fp32.onnx"
     assert [model["name"] for model in document["models"]] == ["fp32.onnx", "int8.onnx"]
     for model, file in zip(document["models"], (fp32, int8), strict=True):

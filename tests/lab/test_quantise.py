@@ -156,7 +156,7 @@ def test_a_weight_of_minus_128_is_refused_by_name(model, ranges):
     stored = numpy_helper.to_array(tensor).copy()
     stored[0, 0] = -128
     tensor.CopyFrom(numpy_helper.from_array(stored, name))
-    with pytest.raises(ModelError, match=f"{name} holds -128"):
+    with pytest.raises(ModelError, match=f"1 of {name} are -128"):
         check_weights(result)
 
 

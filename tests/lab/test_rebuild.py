@@ -2,13 +2,15 @@
 
 import hashlib
 import json
+from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 import yaml
 
 from kiosk.__main__ import main
-from kiosk.errors import UserError
+from kiosk.errors import ModelError, UserError
 from kiosk.lab.assemble import Plan, assemble
 from kiosk.lab.calibrate import write_ranges
 from kiosk.lab.prepare import base_of, float_forms, float_graph
@@ -79,6 +81,14 @@ def test_the_same_bytes_every_time(record, tmp_path):
         assert hashlib.sha256(data).hexdigest() == each.expected
 
 
+def test_a_file_that_does_not_run_here_is_not_written(record, tmp_path, monkeypatch):
+    """Loaded and run before it gets its name, whatever its hash says."""
+    monkeypatch.setattr("kiosk.lab.rebuild.blank_of", lambda _: np.zeros((1, 3, 5, 5), np.float32))
+    with pytest.raises(ModelError, match=r"onnxruntime .* cannot run"):
+        rebuild(record, None, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_shipped_model_is_remade_from_the_manifests_file(repository, tmp_path):
     """The source need not lie beside the record: the manifest's is found by its hash."""
     source = repository / "models" / "mobilefacenet-prelu-fp32.onnx"
@@ -107,6 +117,44 @@ def test_the_command_tells_and_ends_with_1_when_a_file_differs(record, capsys):
     assert same == [True, False, True]
 
 
+def test_what_is_not_the_records_is_not_written(record, tmp_path, capsys):
+    """Nothing gets a name that other bytes are recorded under; the others are written."""
+    changed(record, lambda d: d["files"][1].update(sha256="0" * 64))
+    assert main(["lab", "rebuild", str(record), "--out", str(tmp_path / "out")]) == 1
+    assert "it was not written" in capsys.readouterr().err
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"fp32.onnx", "nhwc.onnx"}
+
+
+def test_a_file_beside_the_record_that_is_another_is_told(record, tmp_path, capsys):
+    """The record remakes its files, and yet lies about what is there: 1, with both hashes."""
+    assert main(["lab", "rebuild", str(record), "--out", str(tmp_path)]) == 0
+    assert main(["lab", "rebuild", str(record)]) == 0
+    (tmp_path / "qdq.onnx").write_bytes(b"another")
+    capsys.readouterr()
+    assert main(["lab", "rebuild", str(record)]) == 1
+    said = capsys.readouterr().err
+    assert "qdq.onnx: SHA-256" in said
+    assert f"beside the record has {hashlib.sha256(b'another').hexdigest()}" in said
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda d: d.update(files=[]), "files expected, the name and SHA-256 of each model"),
+        (lambda d: d["files"][1].update(file="fp32.onnx"), "different names of files expected"),
+        (lambda d: d["files"][1].update(file=CONFIG_NAME), "the name of an .onnx file expected"),
+        (lambda d: d["files"][1].update(file="a\0.onnx"), "the name of a file expected"),
+    ],
+)
+def test_names_that_are_none_are_refused(record, tmp_path, capsys, change, complaint):
+    """No files, one name twice, the record's own name, a name with NUL: status 2, nothing made."""
+    changed(record, change)
+    assert main(["lab", "rebuild", str(record), "--out", str(tmp_path / "out")]) == 2
+    assert complaint in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_changed_sidecar_is_refused_by_its_hash(record, tmp_path):
     """One digit of one range."""
     path = tmp_path / RANGES_NAME
@@ -123,20 +171,46 @@ def test_a_missing_sidecar_is_named(record, tmp_path):
 
 
 def test_a_missing_source_is_named(record, tmp_path):
-    """With its hash, and how to name it."""
+    """With its hash, where it was looked for, and how to name it."""
     (tmp_path / "source.onnx").unlink()
     with pytest.raises(UserError, match=r"source\.onnx with SHA-256 [0-9a-f]{64}") as caught:
         rebuild(record, None, None)
+    assert f"not found in {tmp_path}, {Path.cwd()} and among the" in caught.value.message
+    assert "blazeface" not in str(caught.value)
     assert "--source" in caught.value.hint
+    assert "--state-dir" in caught.value.hint
+
+
+def test_a_source_in_the_current_folder_is_found(record, tmp_path, monkeypatch):
+    """By its hash, whatever it is called: people move a record and keep their model beside them."""
+    here = tmp_path / "here"
+    here.mkdir()
+    (tmp_path / "source.onnx").rename(here / "mine.onnx")
+    monkeypatch.chdir(here)
+    assert all(each.same for each in rebuild(record, None, None))
+
+
+def test_a_source_that_was_added_to_a_kiosk_is_found(record, tmp_path, capsys):
+    """The models of the state folder that --state-dir names are looked at."""
+    state = ["--state-dir", str(tmp_path / "state")]
+    source = tmp_path / "source.onnx"
+    assert main(["models", "add", str(source), "--id", "own-fp32", *state]) == 0
+    source.unlink()
+    assert main(["lab", "rebuild", str(record), *state]) == 0
+    assert main(["lab", "rebuild", str(record)]) == 2
 
 
 def test_another_source_is_refused(record, tmp_path):
-    """A file of that name with other weights, found or given, is not the source."""
+    """A file of that name with other weights, found or given, is not the source; both are told."""
     onnx.save(mobile(1), tmp_path / "other.onnx")
-    with pytest.raises(UserError, match=r"not found \(.*other\.onnx looked at"):
+    got = hashlib.sha256((tmp_path / "other.onnx").read_bytes()).hexdigest()
+    with pytest.raises(UserError, match=rf"got .*other\.onnx: it has {got}") as caught:
         rebuild(record, tmp_path / "other.onnx", None)
+    assert "name it with --source" not in str(caught.value)
+    with pytest.raises(UserError, match=r"got .*none\.onnx: it is not there"):
+        rebuild(record, tmp_path / "none.onnx", None)
     onnx.save(mobile(1), tmp_path / "source.onnx")
-    with pytest.raises(UserError, match=r"not found \(.*source\.onnx"):
+    with pytest.raises(UserError, match=r"source\.onnx with SHA-256 .* not found in"):
         rebuild(record, None, None)
 
 

@@ -1,6 +1,5 @@
 """The report: figures in, one page out, looked at in a real browser."""
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,34 +31,11 @@ DATA = Path(__file__).parent / "data" / "report_data.json"
 PLOTS = ("ROC", "similarities", "cosine to FP32", "largest error", "order of the graph", "Millisec")
 NOTHING = ReportData("int8.onnx", "fp32.onnx", Judged("native", "a machine"))
 EVIL = "<script>document.title = 'taken'</script><img src=https://example.invalid/x>&\"' $a$"
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 @pytest.fixture(scope="module")
 def data():
     return read_report_data(DATA)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Debian's Chromium."""
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("chromium is not installed")
-    api = pytest.importorskip("playwright.sync_api")
-    with api.sync_playwright() as player:
-        running = player.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield running
-        running.close()
 
 
 @pytest.fixture
@@ -114,7 +90,7 @@ def test_the_report_opens_in_a_browser(opened, data):
         box = svg.bounding_box()
         assert box["width"] > 400
         assert box["height"] > 150
-    for text in ("0.50×", "0.22×", "49 of 50", "532"):
+    for text in ("0.22×", "49 of 50", "532"):
         assert text in page.locator(".tiles").inner_text()
 
 
@@ -168,6 +144,42 @@ def test_no_word_is_cut_or_on_another(opened, data, width, scheme):
                 down = min(one[3], other[3]) - max(one[2], other[2])
                 height = min(one[3] - one[2], other[3] - other[2])
                 assert across <= 1 or down <= 0.35 * height, (one[4], other[4])
+
+
+def test_a_table_that_is_wider_than_the_page_scrolls_and_says_so(opened, data):
+    """On a narrow page the last column can be reached, and a shade at the edge tells of it."""
+    page = opened(data, width=390)
+    table = page.locator("#accuracy .scroll")
+    inside, whole = table.evaluate("e => [e.clientWidth, e.scrollWidth]")
+    assert whole > inside
+    assert "gradient" in table.evaluate("e => getComputedStyle(e).backgroundImage")
+    last = page.locator("#accuracy tbody tr:first-child td:last-child")
+    table.evaluate("e => { e.scrollLeft = e.scrollWidth; }")
+    box = last.bounding_box()
+    assert box["x"] + box["width"] <= 390
+
+
+def test_the_time_is_set_against_the_fastest_fp32(opened, data):
+    """A rewritten FP32 file that is faster than the one given is what INT8 must beat."""
+    said = opened(data).locator(".tiles").inner_text()
+    times = {m.name: m.timings[0].warm.min_ms for m in data.profile.models}
+    tried = {each.name for each in data.tries}
+    fastest = min(ms for name, ms in times.items() if name not in tried)
+    assert fastest < times[data.against]
+    assert f"{times[data.model] / fastest:.2f}×" in said
+    assert f"fastest FP32 {fastest:.2f} ms" in said
+    assert f"{times[data.model] / times[data.against]:.2f}× of {data.against}" in said
+
+
+def test_a_failing_try_names_its_lines(opened, data):
+    """Which line, with its figure and the limit; what rounds to nought has no sign."""
+    failing = "mean cosine 0.994960 (> 0.995 expected)"
+    tries = (replace(data.tries[0], passed=False, failing=failing, cosine_mean=0.99496),)
+    gate = (*data.gate[:2], GateLine("AUC drop", 0.0, 0.01, 0.0))
+    said = opened(replace(data, tries=tries, gate=gate)).inner_text("main")
+    assert failing in said
+    assert "0.99496" in said
+    assert "-0 %" not in said
 
 
 def test_dark_and_light_are_two_papers(opened, data):

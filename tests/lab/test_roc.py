@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from kiosk.errors import UserError
-from kiosk.lab.roc import best_threshold, far_name, impostors_needed, measure, sweep
+from kiosk.lab.roc import (
+    best_threshold,
+    far_name,
+    impostors_needed,
+    measure,
+    rounded_up,
+    sweep,
+)
 
 
 def labelled(genuine, impostors):
@@ -252,3 +259,58 @@ def test_tar_at_a_threshold():
     assert [swept.tar_at(t) for t in (1.0, 0.9, 0.85, 0.8, 0.0)] == pytest.approx(
         [0, 1 / 3, 1 / 3, 2 / 3, 1]
     )
+
+
+@given(st.floats(-1.0, 1.0))
+def test_a_threshold_is_rounded_up_once(value):
+    """Six decimals, never below what it was, and itself when it is rounded again."""
+    told = rounded_up(value)
+    assert value <= told < value + 1.000001e-6
+    assert rounded_up(told) == told == float(f"{told:.6f}")
+
+
+def folds_by_brute_force(scores, same, fold):
+    """LFW's protocol in plain loops: of the best thresholds on nine folds the highest, half-way
+    to the next lower score; the share of right answers on the tenth."""
+    shares = []
+    for number in sorted(set(fold)):
+        rest = [(s, g) for s, g, f in zip(scores, same, fold, strict=True) if f != number]
+        test = [(s, g) for s, g, f in zip(scores, same, fold, strict=True) if f == number]
+        levels = sorted({s for s, _ in rest})
+        best = (sum(not g for _, g in rest), float("inf"), max(levels))
+        for lower, level in zip([None, *levels], levels, strict=False):
+            right = sum((s >= level) == g for s, g in rest)
+            if (right, level) > best[:2]:
+                best = (right, level, lower)
+        _, level, lower = best
+        threshold = level if lower is None else (level + lower) / 2
+        if level == float("inf"):
+            threshold = (np.nextafter(lower, 2) + lower) / 2
+            threshold = max(threshold, np.nextafter(lower, 2))
+        shares.append(sum((s >= threshold) == g for s, g in test) / len(test))
+    return shares
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.integers(-6, 6), min_size=40, max_size=40), st.integers(0, 3))
+def test_ten_folds_are_those_of_brute_force(noise, apart):
+    """Threshold from nine folds, accuracy on the tenth, ties to the highest: pair by pair."""
+    same = [number % 2 == 0 for number in range(40)]
+    scores = [(n + apart * (1 if g else -1)) / 16 for n, g in zip(noise, same, strict=True)]
+    fold = [number // 4 for number in range(40)]
+    found = measure(np.array(scores), np.array(same), fold=np.array(fold)).accuracy
+    assert found.by_fold == pytest.approx(folds_by_brute_force(scores, same, fold))
+    assert found.mean == pytest.approx(np.mean(found.by_fold))
+
+
+def test_equal_thresholds_are_equal_whatever_the_shares():
+    """Of thresholds with as many right answers the highest is taken, not that of a last bit."""
+    generator = np.random.default_rng(5)
+    for _ in range(200):
+        same = generator.random(49) < 0.45
+        scores = generator.integers(0, 30, 49) / 32 + 0.1 * same
+        right = {float(t): int(((scores >= t) == same).sum()) for t in scores}
+        top = max(level for level, count in right.items() if count == max(right.values()))
+        if max(right.values()) > int((~same).sum()):
+            below = max((s for s in scores if s < top), default=top)
+            assert best_threshold(scores, same, balanced=False) == pytest.approx((top + below) / 2)

@@ -100,6 +100,16 @@ def csv_of(folder, rows):
     return path
 
 
+def test_repeated_pairs_of_a_csv_are_told(tiny_embedder, crops, capsys):
+    """Counted once, whichever side stands first, and how many rows that were."""
+    rows = ["p00/0.png,p00/1.png,1", "p00/1.png,p00/0.png,1", "p00/0.png,p01/0.png,0"]
+    path, model = csv_of(crops(people=2), [*rows, rows[2]]), tiny_embedder()
+    found = document_of(capsys, model, "--pairs", path, "--resamples", 0)
+    assert (found["genuine"], found["impostors"], found["pairs_repeated"]) == (1, 1, 2)
+    assert roc(model, "--pairs", path, "--resamples", 0) == 0
+    assert "; 2 repeated pairs counted once" in capsys.readouterr().out
+
+
 def test_pairs_of_a_csv(tiny_embedder, crops, capsys):
     """Relative paths; a missing picture takes its pair along, named; pairs are resampled."""
     folder, model = crops(people=3), tiny_embedder()
@@ -114,6 +124,7 @@ def test_pairs_of_a_csv(tiny_embedder, crops, capsys):
     assert roc(model, "--pairs", path, "--resamples", 20) == 0
     said = capsys.readouterr().out
     assert "1 pairs left out" in said
+    assert "repeated" not in said
     assert "p01/9.png" in said
     assert "who is who is not known" in said
 
@@ -155,7 +166,10 @@ def test_lfw_s_folds(tiny_embedder, crops, tmp_path, capsys):
 def test_lfw_needs_its_pictures(tiny_embedder, tmp_path, capsys):
     """--lfw without --images, and the reverse, are told in one line."""
     assert roc(tiny_embedder(), "--lfw", tmp_path / "pairs.txt") == 2
-    assert "--lfw TXT and --images DIR expected together" in capsys.readouterr().err
+    assert "--lfw: --images DIR expected with it" in capsys.readouterr().err
+    pairs = ("--pairs", tmp_path / "pairs.csv", "--images", tmp_path)
+    assert roc(tiny_embedder(), *pairs) == 2
+    assert "paths in a CSV are absolute, or from the CSV's own folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("rate", ["0", "1", "-1", "nan", "much"])

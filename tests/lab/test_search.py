@@ -43,6 +43,10 @@ def test_a_search_ends_with_plans_that_can_be_assembled(subject, faces, tmp_path
     assert len(found.layers) == 7
     names = [tried.name for tried in found.tries]
     assert "qdq S8S8 MinMax" in names
+    assert len(set(names)) == len(names)
+    ended = [name for name in names if "ranges of all faces" in name]
+    assert [name for name in ended if "biases corrected" not in name]
+    assert len(ended) == 2 * len(found.plans)
     assert any(name.startswith("qdq U8U8") for name in names)
     for plan in found.plans:
         made = assemble(base_of(subject), found.factors, plan, search.range_file(plan))
@@ -83,10 +87,16 @@ def test_nobody_who_judges_is_calibrated_on(subject, faces, tmp_path, monkeypatc
 
 
 def test_a_search_without_success_names_the_best(subject, faces, tmp_path, monkeypatch):
-    """Limits that nothing reaches: how many were tried, and how near the best came."""
+    """Limits that nothing reaches: how many were tried, each under a name of its own, and how near
+    the best came."""
+    told = []
+    monkeypatch.setattr(module, "say", told.append)
     monkeypatch.setattr(module, "LEAST_MEAN", 1.1)
     with pytest.raises(ModelError, match=r"mean cosine 1\.1 expected, the best of \d+ has 0\.\d+"):
         search_of(subject, faces, tmp_path).run()
+    names = [line.partition(":")[0] for line in told if " in INT8, " in line]
+    assert len(set(names)) == len(names)
+    assert [name for name in names if name.startswith("nhwc U8S8") and " but " in name]
 
 
 def test_a_graph_without_an_integer_form_keeps_the_other_one(subject, faces, tmp_path, monkeypatch):

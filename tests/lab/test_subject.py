@@ -75,7 +75,11 @@ def test_free_axes_and_both_layouts_are_read(tmp_path, image, layout, batch):
         (value("image", [1, 3, 160, 160]), "112x112 expected, the file takes 160x160"),
         (value("image", [1, 1, 112, 112]), "three colours"),
         (value("image", [1, 3 * 112 * 112]), "four dimensions"),
-        (value("image", [1, 3, 112, 112], TensorProto.UINT8), "float picture"),
+        (
+            value("image", [1, 3, 112, 112], TensorProto.UINT8),
+            "picture in float32 expected, image is uint8",
+        ),
+        (value("image", [None, 3, 112, 112], TensorProto.FLOAT16), "float32 .* image is float16"),
     ],
 )
 def test_what_is_no_picture_of_112_is_refused(tmp_path, image, what):
@@ -108,7 +112,7 @@ def test_what_is_not_one_embedding_is_refused(tmp_path, image, output):
 def test_an_embedding_of_whole_numbers_is_refused(tmp_path):
     """An output of classes' numbers is no vector."""
     model = with_ends(output=value("embedding", [1, 64], TensorProto.INT64))
-    with pytest.raises(ModelError, match=r"model\.onnx: one embedding"):
+    with pytest.raises(ModelError, match=r"model\.onnx: one embedding in float32 .* is int64"):
         subject_of(model, tmp_path / "model.onnx")
 
 

@@ -151,7 +151,7 @@ def ask(reopen) -> Callable[..., list[tuple[object, ...]]]:
 
     def run(outbox: Outbox, sql: str, *values: object) -> list[tuple[object, ...]]:
         def work() -> list[tuple[object, ...]]:
-            return outbox._database._connection.execute(sql, values).fetchall()
+            return outbox._queue.database._connection.execute(sql, values).fetchall()
 
         return outbox._owner.ask(work)
 

@@ -48,13 +48,14 @@ def send(outbox: Outbox, server: Path) -> None:
     """The body reaches the server, and only then the outbox is told."""
     with server.open("ab", buffering=0) as line:
         while True:
-            envelope = outbox.lease()
-            if envelope is None:
+            envelopes = outbox.lease(3)
+            if not envelopes:
                 outbox.arrived.wait(1.0)
                 outbox.arrived.clear()
                 continue
-            line.write(envelope.body + b"\n")
-            outbox.settle(envelope.event_id, Receipt(ReceiptStatus.OK, 0.0))
+            line.write(b"".join(envelope.body + b"\n" for envelope in envelopes))
+            ok = Receipt(ReceiptStatus.OK, 0.0)
+            outbox.settle_all([(envelope.event_id, ok) for envelope in envelopes])
 
 
 if __name__ == "__main__":

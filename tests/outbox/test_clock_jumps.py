@@ -130,9 +130,10 @@ class Site:
 
     def sends(self, most):
         for _ in range(int(most)):
-            envelope = self.outbox.lease()
-            if envelope is None:
+            leased = self.outbox.lease(1)
+            if not leased:
                 return
+            (envelope,) = leased
             self.sent[envelope.event_id] = envelope.body
             self.outbox.settle(envelope.event_id, Receipt(ReceiptStatus.OK, 0.0))
 

@@ -60,7 +60,7 @@ def test_an_event_id_is_never_taken_twice(outbox, punches, fate):
     """Unique for ever: also after the event was settled or set aside, and for the same content."""
     punch = punches.make()
     seq = outbox.put(punch)
-    outbox.lease()
+    outbox.lease(1)
     if fate == "settled":
         outbox.settle(punch.event_id, OK)
     if fate == "quarantined":
@@ -84,21 +84,21 @@ def test_the_oldest_is_sent_first(outbox, punches):
     punches.clock.utc_ms -= 86_400_000
     earlier = punches.make()
     outbox.put(earlier)
-    assert outbox.lease().event_id == later.event_id
+    assert outbox.lease(1)[0].event_id == later.event_id
     outbox.settle(later.event_id, OK)
-    assert outbox.lease().event_id == earlier.event_id
+    assert outbox.lease(1)[0].event_id == earlier.event_id
 
 
 def test_an_empty_queue_leases_nothing(outbox):
-    """None means: nothing waits."""
-    assert outbox.lease() is None
+    """Nothing waits, nothing is leased."""
+    assert outbox.lease(1) == []
 
 
 def test_the_same_event_is_leased_until_it_is_settled(outbox, punches):
     """One in flight: nobody overtakes, and each lease counts an attempt."""
     outbox.put(punches.make())
     outbox.put(punches.make())
-    leases = [outbox.lease() for _ in range(3)]
+    leases = [outbox.lease(1)[0] for _ in range(3)]
     assert {lease.event_id for lease in leases} == {leases[0].event_id}
     assert [lease.attempts for lease in leases] == [1, 2, 3]
 
@@ -107,7 +107,7 @@ def test_the_body_is_what_the_wire_says(outbox, punches, device, signer):
     """The body is the frozen message of this punch, signed, with time and SEQ of its row."""
     punch = punches.make("E-7", Direction.OUT)
     seq = outbox.put(punch)
-    lease = outbox.lease()
+    lease = outbox.lease(1)[0]
     assert (lease.seq, lease.event_id) == (seq, punch.event_id)
     read = message.parse(lease.body)
     assert (read.employee, read.kind, read.device_id) == ("E-7", Direction.OUT, device)
@@ -119,11 +119,11 @@ def test_the_body_never_changes_once_it_was_leased(reopen, punches, vault):
     """Frozen on disk: a restart, and even another sign key, change no byte of it."""
     outbox = reopen()
     outbox.put(punches.make())
-    body = outbox.lease().body
+    body = outbox.lease(1)[0].body
     outbox = reopen(signer=Signer("hall-2", vault.sign_key))
-    assert outbox.lease().body == body
+    assert outbox.lease(1)[0].body == body
     outbox = reopen(signer=None)
-    again = outbox.lease()
+    again = outbox.lease(1)[0]
     assert again.body == body
     assert again.attempts == 3
 
@@ -132,7 +132,7 @@ def test_until_the_first_lease_nothing_is_frozen(reopen, punches, vault):
     """A key set before the first attempt still signs what already waits."""
     outbox = reopen(signer=None)
     outbox.put(punches.make())
-    body = reopen(signer=Signer("hall-9", vault.sign_key)).lease().body
+    body = reopen(signer=Signer("hall-9", vault.sign_key)).lease(1)[0].body
     assert json.loads(body)["K1"] == "hall-9"
 
 
@@ -141,7 +141,7 @@ def test_settling_erases_all_but_what_identifies(outbox, punches, ask, word):
     """Nothing of a face or a name stays; id, SEQ, time and a hash of the body do."""
     punch = punches.make()
     seq = outbox.put(punch)
-    body = outbox.lease().body
+    body = outbox.lease(1)[0].body
     outbox.settle(punch.event_id, Receipt(ReceiptStatus(word), 0.0))
     assert ask(outbox, HELD) == []
     row = ask(
@@ -152,18 +152,18 @@ def test_settling_erases_all_but_what_identifies(outbox, punches, ask, word):
     digest = hashlib.sha256(body).digest()
     hexadecimal = punch.event_id.replace("-", "")
     assert row == [(hexadecimal, seq, punch.seen.utc_ms, digest, word, "settled")]
-    assert outbox.lease() is None
+    assert outbox.lease(1) == []
 
 
 def test_a_rejected_event_is_kept_whole(outbox, punches, ask, vault, device):
     """`rejected` is quarantine: the body stays, sealed, and nothing is sent again."""
     punch = punches.make()
     outbox.put(punch)
-    body = outbox.lease().body
+    body = outbox.lease(1)[0].body
     outbox.settle(punch.event_id, Receipt(ReceiptStatus.REJECTED, 0.0))
-    assert outbox.lease() is None
+    assert outbox.lease(1) == []
     ((sealed, reason),) = ask(outbox, "SELECT body, reason FROM quarantine")
-    assert vault.unseal(sealed, f"outbox.body/{device}/{punch.event_id}") == body
+    assert vault.unseal(sealed, f"outbox.body/{punch.event_id}") == body
     assert reason == "rejected by the server"
     assert outbox.status().quarantined == 1
     assert ask(outbox, "SELECT answer FROM event") == [("rejected",)]
@@ -174,9 +174,9 @@ def test_a_refused_event_lets_the_next_one_pass(outbox, punches, ask):
     first, second = punches.make(), punches.make()
     outbox.put(first)
     outbox.put(second)
-    outbox.lease()
+    outbox.lease(1)
     outbox.quarantine(first.event_id, "status 400")
-    assert outbox.lease().event_id == second.event_id
+    assert outbox.lease(1)[0].event_id == second.event_id
     assert ask(outbox, "SELECT reason, body IS NOT NULL FROM quarantine") == [("status 400", 1)]
 
 
@@ -185,7 +185,7 @@ def test_an_event_ends_once(outbox, punches, end):
     """Ending what is not queued is an error that names the state, and changes no count."""
     punch = punches.make()
     outbox.put(punch)
-    outbox.lease()
+    outbox.lease(1)
     outbox.settle(punch.event_id, OK)
     again = {"settle": outbox.settle, "quarantine": outbox.quarantine}[end]
     with pytest.raises(OutboxError, match="is settled"):
@@ -234,7 +234,7 @@ def test_the_last_punch_is_by_order_of_recording(reopen, punches):
     punches.clock.boot_id, punches.clock.boot_ns = "boot-2", 5
     latest = punches.make(seen=Stamp(punches.clock.utc_ms, 5, "boot-2", Trust.SYNCED))
     outbox.put(latest)
-    while (lease := outbox.lease()) is not None:
+    for lease in outbox.lease(10):
         outbox.settle(lease.event_id, OK)
     assert reopen().last_recorded("E-1", Direction.IN) == latest.seen
 
@@ -246,7 +246,7 @@ def test_status_counts_and_tells_the_oldest(reopen, punches):
     for punch in made:
         punches.clock.forward(1)
         outbox.put(punch)
-    outbox.lease()
+    outbox.lease(1)
     outbox.settle(made[0].event_id, OK)
     outbox.quarantine(made[1].event_id, "test")
     status = reopen().status()
@@ -268,7 +268,7 @@ def test_an_event_that_does_not_authenticate_is_set_aside_and_told(outbox, punch
     outbox.put(good)
     ask(outbox, "UPDATE waiting SET draft = zeroblob(500) WHERE position = 1")
     with caplog.at_level(logging.ERROR):
-        assert outbox.lease().event_id == good.event_id
+        assert outbox.lease(1)[0].event_id == good.event_id
     assert [record.message for record in caplog.records] == ["outbox.unsendable"]
     assert outbox.status().quarantined == 1
 
@@ -282,7 +282,7 @@ def test_rows_cannot_be_swapped(outbox, punches, ask):
         "UPDATE waiting SET draft = (SELECT draft FROM waiting WHERE position = 3 - w.position)"
         " FROM waiting AS w WHERE w.position = waiting.position AND w.position = 1",
     )
-    assert outbox.lease().seq.endswith(":2")
+    assert outbox.lease(1)[0].seq.endswith(":2")
     assert outbox.status().quarantined == 1
 
 
@@ -291,14 +291,14 @@ def test_a_body_that_can_never_be_written_is_set_aside(outbox, punches):
     outbox.put(punches.make(seen=Stamp(10**15, 1, "boot-0", Trust.SYNCED)))
     good = punches.make()
     outbox.put(good)
-    assert outbox.lease().event_id == good.event_id
+    assert outbox.lease(1)[0].event_id == good.event_id
 
 
 def test_neither_name_nor_embedding_lies_in_the_files(outbox, punches, path):
     """Sealed on disk: file and log hold neither the employee id nor the token."""
     punch = punches.make("EMPLOYEE-TELLTALE")
     outbox.put(punch)
-    body = outbox.lease().body
+    body = outbox.lease(1)[0].body
     token = json.loads(body)["F2_DATA"].encode()
     on_disk = b"".join(file.read_bytes() for file in path.parent.iterdir())
     assert punch.event_id.replace("-", "") in on_disk.hex()
@@ -311,7 +311,7 @@ def test_the_journal_tells_what_happened_and_no_name(outbox, punches, caplog, cl
     with caplog.at_level(logging.INFO):
         punch = punches.make("EMPLOYEE-TELLTALE")
         seq = outbox.put(punch)
-        outbox.lease()
+        outbox.lease(1)
         clock.forward(90)
         outbox.settle(punch.event_id, OK)
     committed, settled = caplog.records
@@ -338,7 +338,7 @@ def test_a_clock_that_is_set_right_dates_what_waits(outbox, punches, clock, ask)
     outbox.put(punch)
     clock.forward(90.0005)
     clock.trust, clock.utc_ms = Trust.SYNCED, true_ms + 90_000
-    read = message.parse(outbox.lease().body)
+    read = message.parse(outbox.lease(1)[0].body)
     assert read.clock == "corrected"
     # Down to the millisecond, and never into the future.
     assert read.seen_ms == true_ms - 1
@@ -351,10 +351,10 @@ def test_what_is_frozen_is_not_dated_anew(outbox, punches, clock):
     """Sent once with a wrong time, the bytes stay: the server may have them."""
     clock.trust, clock.utc_ms = Trust.UNSYNCED, 5000
     outbox.put(punches.make())
-    body = outbox.lease().body
+    body = outbox.lease(1)[0].body
     assert json.loads(body)["CLK"] == "estimated"
     clock.trust, clock.utc_ms = Trust.SYNCED, 1_800_000_000_000
-    assert outbox.lease().body == body
+    assert outbox.lease(1)[0].body == body
 
 
 def test_what_nothing_dates_is_sent_with_what_bounds_it(outbox, punches, clock):
@@ -364,7 +364,7 @@ def test_what_nothing_dates_is_sent_with_what_bounds_it(outbox, punches, clock):
     seen = Stamp(5000, 7_000_000_000, "boot-2", Trust.UNSYNCED)
     outbox.put(punches.make(seen=seen))
     clock.boot_id, clock.boot_ns, clock.utc_ms = "boot-3", 9_000_000_000, good_ms + 600_000
-    read = message.parse(outbox.lease().body)
+    read = message.parse(outbox.lease(1)[0].body)
     assert read.clock == "estimated"
     assert read.seen_bounds_ms == (good_ms + 7_000, good_ms + 600_000 - 9_000)
     assert read.seen_ms == good_ms + 7_000
@@ -374,7 +374,7 @@ def test_what_nothing_bounds_says_so(outbox, punches, clock):
     """A kiosk that was never synchronised promises no more than it knows."""
     clock.trust = Trust.UNSYNCED
     outbox.put(punches.make(seen=Stamp(5000, 7, clock.boot_id, Trust.UNSYNCED)))
-    read = message.parse(outbox.lease().body)
+    read = message.parse(outbox.lease(1)[0].body)
     assert (read.clock, read.seen_ms) == ("estimated", 5000)
     assert read.seen_bounds_ms == (EARLIEST_MS, LATEST_MS)
 
@@ -382,7 +382,7 @@ def test_what_nothing_bounds_says_so(outbox, punches, clock):
 def test_a_time_that_was_synchronised_stays_as_it_was(outbox, punches):
     """Nothing that comes later changes what was right."""
     outbox.put(punches.make(seen=Stamp(5000, 7, "boot-0", Trust.SYNCED)))
-    read = message.parse(outbox.lease().body)
+    read = message.parse(outbox.lease(1)[0].body)
     assert (read.clock, read.seen_ms, read.seen_bounds_ms) == ("synced", 5000, None)
 
 
@@ -395,7 +395,7 @@ def test_good_moments_are_kept_only_while_something_needs_them(outbox, punches, 
         clock.forward(3600)
     assert ask(outbox, "SELECT count(*) FROM good_time") == [(3,)]
     assert ask(outbox, "SELECT rtc FROM boot ORDER BY id") == [(None,), (1,)]
-    outbox.lease()
+    outbox.lease(1)
     outbox.note_time(clock.now(), rtc=True)
     kept = ask(outbox, "SELECT utc_ms FROM good_time")
     assert kept == [(clock.utc_ms,)]
@@ -423,7 +423,7 @@ def test_what_was_set_aside_is_queued_again(reopen, punches, everything):
     first, second = punches.make(), punches.make()
     outbox.put(first)
     outbox.put(second)
-    body = outbox.lease().body
+    body = outbox.lease(1)[0].body
     outbox.settle(first.event_id, Receipt(ReceiptStatus.REJECTED, 0.0))
     outbox.arrived.clear()
     assert outbox.retry(None if everything else [first.event_id] * 2) == [first.event_id]
@@ -432,7 +432,7 @@ def test_what_was_set_aside_is_queued_again(reopen, punches, everything):
     assert outbox.in_quarantine(10) == []
     status = outbox.status()
     assert (status.pending, status.quarantined, status.settled) == (2, 0, 0)
-    lease = outbox.lease()
+    lease = outbox.lease(1)[0]
     assert (lease.event_id, lease.body) == (first.event_id, body)
     outbox.settle(first.event_id, OK)
     assert outbox.status().settled == 1
@@ -447,7 +447,7 @@ def test_only_what_was_set_aside_is_queued_again(outbox, punches, wrong):
     outbox.quarantine(aside.event_id, "test")
     name = {"unknown": punches.make().event_id, "no id": "x"}.get(wrong, other.event_id)
     if wrong == "settled":
-        outbox.lease()
+        outbox.lease(1)
         outbox.settle(other.event_id, OK)
     with pytest.raises(UserError, match=name):
         outbox.retry([aside.event_id, name])
@@ -460,9 +460,9 @@ def test_what_does_not_authenticate_is_set_aside_again(outbox, punches, ask):
     outbox.put(bad)
     outbox.put(good)
     ask(outbox, "UPDATE waiting SET draft = zeroblob(500) WHERE position = 1")
-    outbox.lease()
+    outbox.lease(1)
     assert outbox.retry(None) == [bad.event_id]
-    assert outbox.lease().event_id == good.event_id
+    assert outbox.lease(1)[0].event_id == good.event_id
     assert outbox.status().quarantined == 1
 
 

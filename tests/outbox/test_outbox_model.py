@@ -3,6 +3,7 @@
 import random
 import tempfile
 from collections import deque
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -72,18 +73,16 @@ class OutboxMachine(RuleBasedStateMachine):
         with pytest.raises(OutboxError):
             self.outbox.put(self.tools.punches.make(event_id=known))
 
-    @rule()
-    def lease(self):
-        """The oldest, with the body that it had before."""
-        lease = self.outbox.lease()
-        if not self.waiting:
-            assert lease is None
-            return
-        name = self.waiting[0]
-        assert lease.event_id == name
-        assert lease.body == self.bodies.setdefault(name, lease.body)
-        self.attempts[name] = self.attempts.get(name, 0) + 1
-        assert lease.attempts == self.attempts[name]
+    @rule(limit=st.integers(1, 3))
+    def lease(self, limit):
+        """The oldest in order, each with the body that it had before."""
+        leases = self.outbox.lease(limit)
+        assert [lease.event_id for lease in leases] == list(self.waiting)[:limit]
+        for lease in leases:
+            name = lease.event_id
+            assert lease.body == self.bodies.setdefault(name, lease.body)
+            self.attempts[name] = self.attempts.get(name, 0) + 1
+            assert lease.attempts == self.attempts[name]
 
     @precondition(lambda self: self.waiting and self.waiting[0] in self.bodies)
     @rule(word=ENDS)
@@ -178,11 +177,11 @@ def test_the_model_notices_a_wrong_outbox(tools, monkeypatch):
     """The same machine finds an outbox that freezes a body anew at every lease."""
     lease = Outbox.lease
 
-    def thawing(self):
-        envelope = lease(self)
-        if envelope is not None and envelope.attempts > 1:
-            return type(envelope)(envelope.seq, envelope.event_id, b"anew", envelope.attempts)
-        return envelope
+    def thawing(self, limit):
+        return [
+            replace(envelope, body=b"anew") if envelope.attempts > 1 else envelope
+            for envelope in lease(self, limit)
+        ]
 
     monkeypatch.setattr(Outbox, "lease", thawing)
     with pytest.raises(AssertionError):

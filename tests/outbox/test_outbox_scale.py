@@ -2,6 +2,9 @@
 
 import pytest
 
+from kiosk.outbox.database import Database
+from kiosk.outbox.inspection import Inspection
+from kiosk.outbox.schema import MIGRATIONS
 from kiosk.types import Direction, Receipt, ReceiptStatus
 
 MANY = 20_000
@@ -28,7 +31,7 @@ def instructions(ask):
             nonlocal steps
             steps += 1
 
-        connection = outbox._database._connection
+        connection = outbox._queue.database._connection
         outbox._owner.ask(lambda: connection.set_progress_handler(step, 1))
         try:
             call()
@@ -48,8 +51,12 @@ def test_no_call_looks_at_settled_rows(outbox, punches, ask, instructions):
             "put": lambda: outbox.put(punch),
             "last": lambda: outbox.last_recorded("E-1", Direction.IN),
             "status": outbox.status,
-            "lease": outbox.lease,
-            "lease again": outbox.lease,
+            "lease": lambda: outbox.lease(1),
+            "lease again": lambda: outbox.lease(1),
+            "lease a batch": lambda: outbox.lease(100),
+            "list": lambda: outbox.waiting(100),
+            "show": lambda: outbox.show(punch.event_id),
+            "export": lambda: outbox.export(100, beyond=0),
             "settle": lambda: outbox.settle(punch.event_id, Receipt(ReceiptStatus.OK, 0.0)),
         }
         return {name: instructions(outbox, call) for name, call in calls.items()}
@@ -69,11 +76,60 @@ def test_quarantine_does_not_slow_the_lease(outbox, punches, instructions):
 
     def cost():
         outbox.put(punches.make())
-        steps = instructions(outbox, outbox.lease)
-        outbox.quarantine(outbox.lease().event_id, "status 400")
+        steps = instructions(outbox, lambda: outbox.lease(1))
+        outbox.quarantine(outbox.lease(1)[0].event_id, "status 400")
         return steps
 
     first = cost()
     for _ in range(150):
         cost()
     assert cost() <= first + SLACK
+
+
+def test_a_start_does_not_look_at_settled_rows(reopen, punches, ask):
+    """Clean or not, a start reads what waits; years of settled events are read afterwards."""
+    outbox = reopen()
+    outbox.put(punches.make())
+    ask(outbox, SETTLED_ROWS, MANY)
+    ask(outbox, "UPDATE epoch SET highest = ?, settled = ?", MANY, MANY - 1)
+    outbox.close(10.0)
+    for clean in (True, False):
+        database = Database(outbox._path, left_at=len(MIGRATIONS))
+        steps = [0]
+
+        def step(steps=steps):
+            steps[0] += 1
+
+        database._connection.set_progress_handler(step, 1)
+        inspection = Inspection(database, outbox._bodies, punches.clock)
+        inspection.begin(clean=clean)
+        inspection.read_waiting()
+        assert steps[0] < MANY / 10
+        while inspection.go_on():
+            pass
+        assert steps[0] > MANY
+        database.close()
+
+
+def test_a_lease_costs_the_same_however_much_waits(outbox, punches, instructions):
+    """After a month without a network the first batch is as cheap as after an hour."""
+
+    def cost():
+        steps = {
+            "waits": instructions(outbox, lambda: outbox.waits(2)),
+            "lease": instructions(outbox, lambda: outbox.lease(100)),
+            "export": instructions(outbox, lambda: outbox.export(100, beyond=0)),
+        }
+        assert len(outbox.lease(200)) >= 120
+        return steps
+
+    def put(count):
+        for _ in range(count):
+            outbox.put(punches.make())
+
+    put(120)
+    cost()
+    few = cost()
+    put(1000)
+    many = cost()
+    assert {name: many[name] - few[name] for name in few if many[name] > few[name] + SLACK} == {}

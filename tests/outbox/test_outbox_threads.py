@@ -38,7 +38,7 @@ def test_the_connection_lives_in_the_owners_thread(outbox, ask):
     assert owner == "outbox"
     # The module's own guard (check_same_thread) is left on.
     with pytest.raises(sqlite3.ProgrammingError, match="thread"):
-        outbox._database._connection.execute("SELECT 1")
+        outbox._queue.database._connection.execute("SELECT 1")
 
 
 def test_nothing_accepted_is_lost_at_close(build, reopen, punches):

@@ -10,16 +10,6 @@ import pytest
 
 PEOPLE = ("obama", "collins")
 VIEW = {"width": 1280, "height": 720}
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 def send(url, method, path, body):
@@ -41,24 +31,12 @@ def url(tmp_path_factory, server_program, kiosk):
         yield address
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    """Debian's Chromium with a profile of its own, in a zone that is not UTC."""
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("chromium is not installed")
-    api = pytest.importorskip("playwright.sync_api")
-    with api.sync_playwright() as player:
-        context = player.chromium.launch_persistent_context(
-            tmp_path_factory.mktemp("profile"),
-            executable_path=chromium,
-            args=FLAGS,
-            viewport=VIEW,
-            locale="en-GB",
-            timezone_id="Asia/Kolkata",
-        )
-        yield context
-        context.close()
+@pytest.fixture
+def window(browser):
+    """In a zone that is not UTC."""
+    context = browser.new_context(viewport=VIEW, locale="en-GB", timezone_id="Asia/Kolkata")
+    yield context
+    context.close()
 
 
 def read(picture, folder):
@@ -76,9 +54,9 @@ def read(picture, folder):
     return done.stdout.lower()
 
 
-def test_recorded_names_are_on_the_page(url, browser, tmp_path):
+def test_recorded_names_are_on_the_page(url, window, tmp_path):
     """Two people were seen, and can be read on the page by a person and by OCR."""
-    page, asked, faults = browser.new_page(), [], []
+    page, asked, faults = window.new_page(), [], []
     page.on("request", lambda request: asked.append(request.url))
     page.on("console", lambda said: faults.append(said.text))
     page.on("pageerror", lambda error: faults.append(str(error)))
@@ -111,9 +89,9 @@ def test_recorded_names_are_on_the_page(url, browser, tmp_path):
         assert name in words
 
 
-def test_a_telephone_shows_it_without_scrolling_sideways(url, browser):
+def test_a_telephone_shows_it_without_scrolling_sideways(url, window):
     """At 390 px the rows become cards, and nothing lies outside the screen."""
-    page = browser.new_page()
+    page = window.new_page()
     page.set_viewport_size({"width": 390, "height": 844})
     page.goto(url)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390

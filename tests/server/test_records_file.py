@@ -43,7 +43,7 @@ def test_a_commit_is_on_the_disk_before_it_returns(store):
 
 def test_a_second_reader_sees_the_record_as_soon_as_it_is_promised(store, tmp_path):
     """What `record` returned for is committed: another connection finds it."""
-    assert store.record(RECORD) is ReceiptStatus.OK
+    assert store.record([RECORD]) == [ReceiptStatus.OK]
     other = sqlite3.connect(tmp_path / "attendance.db")
     assert other.execute("SELECT event_id FROM attendance").fetchall() == [("e",)]
     other.close()
@@ -107,10 +107,10 @@ def test_the_file_is_found_again(tmp_path, clock):
     for expected in (ReceiptStatus.OK, ReceiptStatus.DUPLICATE, ReceiptStatus.DUPLICATE):
         store = Store(tmp_path / "a.db", clock=clock)
         store.register_key("d", "k", b"x" * 32)
-        assert store.record(RECORD) is expected
+        assert store.record([RECORD]) == [expected]
         store.close()
     store = Store(tmp_path / "a.db", clock=clock)
-    assert store.record(replace(RECORD, body_sha256=b"2" * 32)) is ReceiptStatus.REJECTED
+    assert store.record([replace(RECORD, body_sha256=b"2" * 32)]) == [ReceiptStatus.REJECTED]
     assert store.keys("d") == {"k": b"x" * 32}
     store.close()
 
@@ -122,11 +122,11 @@ def test_a_full_disk_records_nothing_and_says_so(store):
     store._rows("PRAGMA wal_checkpoint(TRUNCATE)")
     large = replace(RECORD, event_id="large", embedding=bytes(1_000_000))
     with pytest.raises(StoreError, match="full"):
-        store.record(large)
+        store.record([large])
     before = len(store.attendance(day=None, employee=None, limit=1000))
     store._rows("PRAGMA max_page_count = 100000")
     assert size["max_page_count"] < 100_000
-    assert store.record(RECORD) is ReceiptStatus.OK
+    assert store.record([RECORD]) == [ReceiptStatus.OK]
     assert len(store.attendance(day=None, employee=None, limit=1000)) == before + 1
 
 

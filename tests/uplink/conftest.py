@@ -14,13 +14,27 @@ import pytest
 
 from kiosk.clock import SystemClock
 from kiosk.config import Server
-from kiosk.types import Direction, Embedding, Envelope, Punch, Stamp, Trust
+from kiosk.errors import BareRefusalError, ReceiptError, UplinkPausedError
+from kiosk.types import (
+    Direction,
+    Embedding,
+    Envelope,
+    Punch,
+    Receipt,
+    ReceiptStatus,
+    Stamp,
+    Trust,
+)
+from kiosk.uplink.answer import Reply
 from kiosk.uplink.post import Poster
+from kiosk.uplink.sender import Sender
 from kiosk.wire.eventid import new_event_id
 
 START_MS = 1_790_000_000_000
 # A hang detector: five times what a slow machine would need.
 HANG_S = 25.0
+
+OK = Receipt(ReceiptStatus.OK, 0.0)
 
 Answer = Callable[[socket.socket, "Request"], bool | None]
 
@@ -45,8 +59,13 @@ def reply(status: str = "200 OK", body: bytes = b"", **headers: str) -> bytes:
 
 
 def receipt_for(request: Request, **fields: object) -> bytes:
-    """The body of a right receipt."""
-    return json.dumps({"A1": json.loads(request.body)["A1"], "S1": "ok"} | fields).encode()
+    """The body of a right receipt, or of an array of them for a batch."""
+    sent = json.loads(request.body)
+    words = [
+        {"A1": message["A1"], "S1": "ok"} | fields
+        for message in (sent if isinstance(sent, list) else [sent])
+    ]
+    return json.dumps(words if isinstance(sent, list) else words[0]).encode()
 
 
 def proper(connection: socket.socket, request: Request) -> bool:
@@ -184,7 +203,7 @@ class OneLetter(Poster):
     """A poster for those who have their letter at hand and want the reply's body."""
 
     def send(self, envelope: Envelope) -> bytes:
-        return self.post(lambda: envelope).body
+        return self.post(lambda: [envelope], is_batch=False).body
 
 
 @pytest.fixture
@@ -254,3 +273,119 @@ def in_background() -> Iterator[Callable[[Callable[[], object]], Callable[[], ob
         return finish
 
     return start
+
+
+class ListQueue:
+    """A queue in memory that obeys the outbox's rules."""
+
+    def __init__(self, count):
+        self.arrived = threading.Event()
+        self.waiting = [Envelope(f"e:{n}", f"id-{n}", b"body", 1) for n in range(1, count + 1)]
+        self.settled, self.quarantined = [], []
+        self.failures = {"lease": [], "settle": []}
+
+    def _fail(self, name):
+        if self.failures[name]:
+            raise self.failures[name].pop(0)
+
+    def waits(self, count=1):
+        return len(self.waiting) >= count
+
+    def lease(self, limit, *, beyond=None):
+        self._fail("lease")
+        first = 0 if beyond is None else self._place(beyond) + 1
+        return self.waiting[first : first + limit]
+
+    def settle_all(self, words):
+        self._fail("settle")
+        for event_id, receipt in words:
+            del self.waiting[self._place(event_id)]
+            self.settled.append((event_id, receipt.status))
+
+    def quarantine(self, event_id, reason):
+        del self.waiting[self._place(event_id)]
+        self.quarantined.append((event_id, reason))
+
+    def _place(self, event_id):
+        return [envelope.event_id for envelope in self.waiting].index(event_id)
+
+
+class Bench:
+    """A sender with all it needs.
+
+    `outcomes`: what each request meets, then OK; a function is given the ids of the request.
+    `plain`: for a server that knows no batches.
+    """
+
+    def __init__(self, clock, count, outcomes, plain, *, kept=False):
+        self.clock, self.outcomes = clock, list(outcomes)
+        self.queue = ListQueue(count)
+        self.stop = threading.Event()
+        self.requests, self.told = [], []
+        self.sender = Sender(
+            self.queue,
+            self,
+            self.read,
+            clock=clock,
+            rng=random.Random(1),
+            server=Server(url="http://127.0.0.1:9", accept_plain_receipts=plain),
+            on_settled=lambda envelope, receipt: self.told.append((envelope, receipt)),
+            clock_is_kept=kept,
+        )
+
+    @property
+    def sent(self):
+        """The ids of all requests."""
+        return [event_id for request in self.requests for event_id in request]
+
+    def post(self, letter, *, is_batch):
+        envelopes = tuple(letter())
+        if not envelopes:
+            return None
+        ids = [envelope.event_id for envelope in envelopes]
+        self.requests.append(ids)
+        assert is_batch or len(envelopes) == 1
+        outcome = self.outcomes.pop(0) if self.outcomes else OK
+        if callable(outcome):
+            outcome = outcome(ids)
+        if isinstance(outcome, Exception) and not isinstance(outcome, ReceiptError):
+            raise outcome
+        status, self.met, *asked = outcome if isinstance(outcome, tuple) else (200, outcome)
+        body = b"[" + b",".join([b'"reply"'] * len(ids)) + b"]" if is_batch else b'"reply"'
+        return Reply(envelopes, status, body, is_batch, *asked)
+
+    def read(self, answer):
+        assert answer.body == b'"reply"'
+        met = self.met[answer.envelope.event_id] if isinstance(self.met, dict) else self.met
+        if isinstance(met, ReceiptError | UplinkPausedError):
+            raise met
+        return met
+
+    def run(self):
+        """Run until the queue is empty: then the sender's idle wait sets the stop."""
+        before = self.clock.on_wait
+
+        def end_when_idle(seconds):
+            before(seconds)
+            if not self.queue.waiting:
+                self.stop.set()
+
+        self.clock.on_wait = end_when_idle
+        self.sender.run(self.stop)
+
+    @property
+    def waits(self):
+        """The waits after attempts, without the one on the empty queue at the end."""
+        return self.clock.waits[:-1]
+
+
+@pytest.fixture
+def bench(quick):
+    """Build a bench."""
+    return lambda count=1, outcomes=(), plain=True: Bench(quick, count, outcomes, plain)
+
+
+@pytest.fixture
+def bare() -> BareRefusalError:
+    """What belief makes of a 400 without a receipt to an unsigned message."""
+    return BareRefusalError("expected the receipt `rejected` with status 400, got a page")

@@ -7,6 +7,7 @@ import pytest
 
 from kiosk.types import Stamp, Trust
 from kiosk.uplink.patience import Patience
+from uplink.conftest import Bench
 
 
 class SlowClock:
@@ -59,3 +60,45 @@ def test_it_ends_after_two_minutes_of_link(slow, caplog):
     with caplog.at_level(logging.WARNING):
         assert not patience.holds()
     assert "uplink.clock_not_waited_for" in caplog.text
+
+
+@pytest.mark.parametrize(("kept", "waited_s"), [(False, 0), (True, 120)])
+def test_the_sender_freezes_nothing_meanwhile(slow, kept, waited_s):
+    """The first body of a boot waits while a time service is at work, and then goes out."""
+    began_ns = slow.ns
+    bench = Bench(slow, 1, [], False, kept=kept)
+    frozen_ns = []
+    lease = bench.queue.lease
+
+    def noted(*arguments, **options):
+        frozen_ns.append(slow.ns)
+        bench.stop.set()
+        return lease(*arguments, **options)
+
+    bench.queue.lease = noted
+    bench.sender.run(bench.stop)
+    assert [(at - began_ns) / 1e9 for at in frozen_ns] == [waited_s]
+
+
+def test_the_sender_goes_on_as_soon_as_the_clock_is_right(slow):
+    """Seconds after the network is up, not two minutes."""
+    bench = Bench(slow, 1, [], False, kept=True)
+    waits = []
+
+    def wait(event, timeout_s):
+        waits.append(timeout_s)
+        if len(waits) == 3:
+            slow.trust = Trust.SYNCED
+        return event.is_set()
+
+    slow.wait = wait
+    lease = bench.queue.lease
+
+    def noted(*arguments, **options):
+        bench.stop.set()
+        return lease(*arguments, **options)
+
+    bench.queue.lease = noted
+    bench.sender.run(bench.stop)
+    assert waits == [2.0, 2.0, 2.0]
+    assert bench.sent

@@ -70,7 +70,8 @@ def test_any_2xx_is_handed_on(server, poster, envelope, tell, status):
     """Whether it is a receipt is not for the post to say: a portal's page comes through too."""
     body = b"" if status.startswith("204") else PORTAL
     server.answers = [sends(tell.reply(status, body))]
-    answer = poster(server.url).post(lambda: envelope)
+    reply = poster(server.url).post(lambda: [envelope], is_batch=False)
+    (answer,) = reply.answers()
     assert (answer.body, answer.refused, answer.envelope) == (body, False, envelope)
 
 
@@ -78,7 +79,8 @@ def test_any_2xx_is_handed_on(server, poster, envelope, tell, status):
 def test_a_refusal_is_handed_on_with_its_body(server, poster, envelope, tell, status):
     """A status proves nothing: what came with it must show whose word it is."""
     server.answers = [sends(tell.reply(status, PORTAL))]
-    answer = poster(server.url).post(lambda: envelope)
+    reply = poster(server.url).post(lambda: [envelope], is_batch=False)
+    (answer,) = reply.answers()
     assert (answer.body, answer.refused) == (PORTAL, True)
 
 
@@ -362,19 +364,19 @@ def test_the_letter_is_asked_for_only_when_the_connection_stands(server, poster,
     def letter():
         asked.append(server.accepted.wait(5.0))
         assert server.requests == []
-        return envelope
+        return [envelope]
 
     with pytest.raises(LinkDownError):
-        poster(f"http://127.0.0.1:{port}").post(letter)
+        poster(f"http://127.0.0.1:{port}").post(letter, is_batch=False)
     assert asked == []
-    assert poster(server.url).post(letter).status == 200
+    assert poster(server.url).post(letter, is_batch=False).status == 200
     assert asked == [True]
 
 
 def test_without_a_letter_nothing_is_sent(server, poster, envelope):
     """What waited was set aside meanwhile: no request goes out, and the next one does."""
     one = poster(server.url)
-    assert one.post(lambda: None) is None
+    assert one.post(list, is_batch=False) is None
     assert one.send(envelope)
     assert len(server.requests) == 1
 
@@ -387,6 +389,6 @@ def test_what_the_letter_raises_comes_through(server, poster, envelope):
 
     one = poster(server.url)
     with pytest.raises(OutboxFullError):
-        one.post(letter)
+        one.post(letter, is_batch=False)
     assert one.send(envelope)
     assert len(server.requests) == 1

@@ -128,12 +128,14 @@ def test_no_letter_is_asked_for_before_tls_is_done(serve_tls, poster, envelope, 
 
     def letter():
         asked.append(envelope)
-        return envelope
+        return [envelope]
 
     with pytest.raises(LinkDownError, match="certificate verify failed"):
-        poster(server.url).post(letter)
+        poster(server.url).post(letter, is_batch=False)
     assert asked == []
-    assert poster(server.url, ca_file=str(authority.root)).post(letter).status == 200
+    assert (
+        poster(server.url, ca_file=str(authority.root)).post(letter, is_batch=False).status == 200
+    )
     assert asked == [envelope]
 
 

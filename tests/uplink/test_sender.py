@@ -1,12 +1,9 @@
 """The sender's loop against a queue and a link that do as they are told; waits cost nothing."""
 
 import logging
-import random
-import threading
 
 import pytest
 
-from kiosk.config import Server
 from kiosk.errors import (
     LinkDownError,
     OutboxBrokenError,
@@ -14,103 +11,11 @@ from kiosk.errors import (
     ReceiptError,
     UplinkPausedError,
 )
-from kiosk.types import Envelope, Receipt, ReceiptStatus
-from kiosk.uplink.answer import Answer
-from kiosk.uplink.sender import Sender
+from kiosk.types import Receipt, ReceiptStatus
 
-SETTINGS = Server(url="http://127.0.0.1:9", backoff_base_s=1.0, backoff_cap_s=300.0)
 OK = Receipt(ReceiptStatus.OK, 0.0)
 DOWN = LinkDownError("no answer")
 PAUSED = UplinkPausedError("refused: 401")
-
-
-class ListQueue:
-    """A queue in memory that obeys the outbox's rules."""
-
-    def __init__(self, count):
-        self.arrived = threading.Event()
-        self.waiting = [Envelope(f"e:{n}", f"id-{n}", b"body", 1) for n in range(1, count + 1)]
-        self.settled, self.quarantined = [], []
-        self.failures = {"lease": [], "settle": []}
-
-    def _fail(self, name):
-        if self.failures[name]:
-            raise self.failures[name].pop(0)
-
-    def waits(self):
-        return bool(self.waiting)
-
-    def lease(self):
-        self._fail("lease")
-        return self.waiting[0] if self.waiting else None
-
-    def settle(self, event_id, receipt):
-        self._fail("settle")
-        assert self.waiting.pop(0).event_id == event_id
-        self.settled.append((event_id, receipt.status))
-
-    def quarantine(self, event_id, reason):
-        assert self.waiting.pop(0).event_id == event_id
-        self.quarantined.append((event_id, reason))
-
-
-class Bench:
-    """A sender with all it needs. `outcomes`: what each attempt meets, then OK."""
-
-    def __init__(self, clock, count, outcomes):
-        self.clock, self.outcomes = clock, list(outcomes)
-        self.queue = ListQueue(count)
-        self.stop = threading.Event()
-        self.sent, self.told = [], []
-        self.sender = Sender(
-            self.queue,
-            self,
-            self.read,
-            clock=clock,
-            rng=random.Random(1),
-            server=SETTINGS,
-            on_settled=lambda envelope, receipt: self.told.append((envelope, receipt)),
-        )
-
-    def post(self, letter):
-        envelope = letter()
-        if envelope is None:
-            return None
-        self.sent.append(envelope.event_id)
-        outcome = self.outcomes.pop(0) if self.outcomes else OK
-        if isinstance(outcome, Exception) and not isinstance(outcome, ReceiptError):
-            raise outcome
-        status, self.met = outcome if isinstance(outcome, tuple) else (200, outcome)
-        return Answer(envelope, status, b"reply")
-
-    def read(self, answer):
-        assert answer.body == b"reply"
-        if isinstance(self.met, ReceiptError | UplinkPausedError):
-            raise self.met
-        return self.met
-
-    def run(self):
-        """Run until the queue is empty: then the sender's idle wait sets the stop."""
-        before = self.clock.on_wait
-
-        def end_when_idle(seconds):
-            before(seconds)
-            if not self.queue.waiting:
-                self.stop.set()
-
-        self.clock.on_wait = end_when_idle
-        self.sender.run(self.stop)
-
-    @property
-    def waits(self):
-        """The waits after attempts, without the one on the empty queue at the end."""
-        return self.clock.waits[:-1]
-
-
-@pytest.fixture
-def bench(quick):
-    """Build a bench."""
-    return lambda count=1, outcomes=(): Bench(quick, count, outcomes)
 
 
 def test_oldest_first_and_no_waiting_while_it_works(bench):
@@ -192,13 +97,13 @@ def test_a_link_that_is_down_leases_nothing(bench):
     one = bench(1)
     leased = []
     lease, post = one.queue.lease, one.post
-    one.queue.lease = lambda: leased.append(1) or lease()
+    one.queue.lease = lambda *a, **k: leased.append(1) or lease(*a, **k)
     failures = [DOWN, DOWN]
 
-    def down(letter):
+    def down(letter, **form):
         if failures:
             raise failures.pop()
-        return post(letter)
+        return post(letter, **form)
 
     one.post = down
     one.run()
@@ -209,7 +114,7 @@ def test_a_link_that_is_down_leases_nothing(bench):
 def test_what_was_set_aside_while_connecting_is_no_failure(bench):
     """No letter after all: the next look finds the queue empty, and nobody waits or alarms."""
     one = bench(1)
-    one.queue.lease = one.queue.waiting.clear
+    one.queue.lease = lambda *_, **__: one.queue.waiting.clear() or ()
     one.run()
     assert one.sent == []
     assert one.waits == []
@@ -281,8 +186,8 @@ def test_what_arrives_between_look_and_wait_wakes_it(bench):
     waits = one.queue.waits
     flags = []
 
-    def late():
-        found = waits()
+    def late(count=1):
+        found = waits(count)
         one.queue.arrived.set()
         return found
 
@@ -303,7 +208,7 @@ def test_a_stop_during_a_post_leaves_the_event(bench, caplog):
     """Cut off by the stop: nothing is settled, nothing is called a failure of the link."""
     one = bench(1)
 
-    def cut(_):
+    def cut(_, **__):
         one.stop.set()
         raise LinkDownError("the kiosk is stopping")
 

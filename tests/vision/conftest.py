@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from dataclasses import dataclass, field
 
 import cv2
@@ -16,7 +17,13 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
+from kiosk.clock import SystemClock
+from kiosk.config import Models
+from kiosk.vision.choice_file import CHOICE_FILE
 from kiosk.vision.manifest import Manifest, load_manifest
+from kiosk.vision.selection import select
+
+PI5 = "Features\t: asimd asimddp\nCPU part\t: 0xd0b\n"
 
 
 @dataclass
@@ -208,3 +215,40 @@ def pin(tmp_path):
         return load_manifest([tmp_path]).get(id_, "embedder")
 
     return put
+
+
+class Stopped:
+    """A clock that nobody may look at: whoever does, measures."""
+
+    def boottime_ns(self):
+        raise AssertionError("measured again")
+
+
+@pytest.fixture
+def choice(tmp_path, caplog):
+    """Select among the tiny models in tmp_path; returns the selection and the journal's events."""
+    (tmp_path / "state").mkdir()
+    (tmp_path / "cpuinfo").write_text(PI5)
+
+    def run(clock=None, keep=True, **settings):
+        caplog.clear()
+        models = Models(
+            **({"embedder": "tiny-fp32", "extra_dirs": (str(tmp_path),), "threads": 1} | settings)
+        )
+        with caplog.at_level(logging.INFO):
+            selection = select(
+                models,
+                load_manifest(models.extra_dirs),
+                clock=clock or SystemClock(),
+                cache=tmp_path / "state" / CHOICE_FILE,
+                keep=keep,
+                cpuinfo=tmp_path / "cpuinfo",
+            )
+        return selection, {record.message: record.fields for record in caplog.records}
+
+    return run
+
+
+@pytest.fixture
+def stopped():
+    return Stopped()

@@ -52,12 +52,30 @@ def test_a_machine_that_hides_its_cpu_has_a_name_all_the_same(tmp_path):
         ("x86_64", ("avx2", "avx512f"), True),
         ("x86_64", ("avx2", "avx512_vnni"), False),
         ("x86_64", ("avx2", "avx_vnni"), False),
+        ("AMD64", ("avx2",), True),
+        ("i386", ("avx2",), True),
         ("aarch64", ("asimd",), False),
     ],
 )
 def test_who_saturates(machine, features, expected):
     """x86 sums U8S8 products in 16 bits unless it has VNNI; ARM never does."""
     assert Cpu(machine, "x", features).saturates is expected
+
+
+@pytest.mark.parametrize(
+    ("features", "expected"),
+    [(("asimd",), False), (("asimddp",), True), (("avx2",), False), (("avx_vnni",), True)],
+)
+def test_who_has_the_dot_product(features, expected):
+    """ARM's asimddp and x86's VNNI: sums of 8-bit products in one instruction."""
+    assert Cpu("any", "x", features).has_dot_product is expected
+
+
+def test_what_a_person_calls_it_decides_nothing(tmp_path):
+    """A Pi is called by its board and core; a choice that was kept does not hold that name."""
+    five = cpu_of(tmp_path, PI5)
+    assert five.title == "Raspberry Pi 5 Model B Rev 1.0 Cortex-A76"
+    assert set(five.document()) == {"machine", "name", "features"}
 
 
 def saturating():

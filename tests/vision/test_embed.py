@@ -5,11 +5,13 @@ from itertools import product
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from kiosk.errors import EmbeddingError, ModelError, PictureError
 from kiosk.types import Embedding
-from kiosk.vision.embed import open_embedder, preprocess
+from kiosk.vision.embed import Embedder, open_embedder, preprocess
 from kiosk.vision.manifest import load_manifest
+from kiosk.vision.session import Session
 
 SCALES = [(127.5, 1 / 127.5), (0.0, 1.0), (127.5, 1 / 128)]
 
@@ -75,6 +77,34 @@ def test_another_dimension_than_listed_is_refused(put_model, tiny):
     """A file of another dimension is refused when it is opened, with both numbers."""
     with pytest.raises(ModelError, match="512 values expected by the manifest, the file gives 192"):
         open_embedder(put_model(tiny(), dim=512), "tiny-fp32", 1)
+
+
+IMAGE = helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, 112, 112])
+ODD = {
+    "scalar": (
+        helper.make_node("ReduceMean", ["image"], ["y"], keepdims=0),
+        helper.make_tensor_value_info("y", TensorProto.FLOAT, []),
+    ),
+    "sequence": (
+        helper.make_node("SequenceConstruct", ["image"], ["y"]),
+        helper.make_tensor_sequence_value_info("y", TensorProto.FLOAT, None),
+    ),
+    "text": (
+        helper.make_node("Cast", ["image"], ["y"], to=TensorProto.STRING),
+        helper.make_tensor_value_info("y", TensorProto.STRING, [1, 3, 112, 112]),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_an_output_that_is_no_embedding_is_refused(pin, kind):
+    """A single number, a sequence or texts are refused by name when the file is opened."""
+    node, output = ODD[kind]
+    graph = helper.make_graph([node], "g", [IMAGE], [output])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    entry = pin(model.SerializeToString(), output="y")
+    with pytest.raises(ModelError, match="model tiny-int8: one embedding a picture expected"):
+        Embedder(entry, Session(entry, 1))
 
 
 @pytest.mark.parametrize(

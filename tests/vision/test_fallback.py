@@ -62,6 +62,8 @@ def guard(main, spare, faces=(), period_s=600.0):
         ModelError("model m-int8: onnxruntime cannot run it"),
         EmbeddingError("a model output of length nan cannot be normalised"),
         EmbeddingError("a model output of length 0 cannot be normalised"),
+        ValueError("shapes"),
+        MemoryError("2 GB"),
     ],
 )
 def test_the_same_crop_goes_to_fp32_which_stays(failure, caplog):
@@ -78,6 +80,7 @@ def test_the_same_crop_goes_to_fp32_which_stays(failure, caplog):
         "from": "m-int8",
         "to": "m-fp32",
         "reason": str(failure),
+        "spare": "no golden faces to hold it against",
         "at_ms": 1_780_000_000_000,
     }
     (record,) = caplog.records
@@ -123,8 +126,62 @@ def test_a_canary_that_fails_switches_before_the_crop_is_embedded(caplog):
     clock.s = 600
     assert eyes.embed("due") is TRUE
     assert "due" not in main.crops
-    assert spare.crops == ["due"]
+    assert spare.crops == ["golden a", "due"]
     assert "cosine of at least 0.98 to golden face a expected" in eyes.fallback.reason
+
+
+OTHER = Embedding.of(np.arange(8.0, 0.0, -1.0), "s")
+
+
+def test_a_failed_canary_says_that_fp32_passes(caplog):
+    """FP32 agrees with the same golden faces: INT8 is what is broken."""
+    _, eyes = guard(Model("m-int8", OTHER), Model("m-fp32"), (Face("a"), Face("b")))
+    assert eyes.embed("crop") is TRUE
+    assert eyes.fallback.spare == "agrees with its golden faces: cosine 1.0000"
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+
+
+def test_a_failed_canary_says_that_fp32_fails_as_well(caplog):
+    """Golden faces that nothing agrees with are not taken for an INT8 that broke."""
+    _, eyes = guard(Model("m-int8", OTHER), Model("m-fp32", OTHER), (Face("a"), Face("b")))
+    assert eyes.embed("crop") is OTHER
+    assert eyes.fallback.spare.startswith("fails as well: the golden faces or the runtime")
+    assert [record.levelname for record in caplog.records] == ["CRITICAL"]
+
+
+def test_a_failed_canary_switches_whatever_the_crop_is():
+    """A crop that FP32 cannot embed either does not keep a model that went bad."""
+    _, eyes = guard(Model("m-int8", OTHER), Model("m-fp32", EmbeddingError("dark")), (Face("a"),))
+    with pytest.raises(EmbeddingError, match="dark"):
+        eyes.embed("crop")
+    assert eyes.id == "m-fp32"
+
+
+def test_int8_on_its_own_is_watched_all_the_same(caplog):
+    """Nothing to switch to: critical each period until it is well again, and the crops go on."""
+    main = Model("m-int8", OTHER)
+    clock, eyes = guard(main, None, (Face("a"), Face("b")))
+    assert eyes.threshold == 0.5
+    for seconds in (0, 1, 600):
+        clock.s = seconds
+        assert eyes.embed(seconds) is OTHER
+    told = [(record.message, record.levelname) for record in caplog.records]
+    assert told == [("model.canary_failed", "CRITICAL")] * 2
+    assert "golden face b" in eyes.ailing
+    assert eyes.fallback is None
+    main.answer = TRUE
+    eyes.embed("not due yet")
+    assert eyes.ailing
+    clock.s = 1200
+    eyes.embed("due")
+    assert not eyes.ailing
+
+
+def test_int8_on_its_own_raises_what_it_meets():
+    """The face is dropped by whoever asked."""
+    _, eyes = guard(Model("m-int8", EmbeddingError("nan")), None)
+    with pytest.raises(EmbeddingError):
+        eyes.embed("crop")
 
 
 def test_a_canary_that_gives_nothing_switches_too():

@@ -209,3 +209,37 @@ def test_an_embedder_whose_punches_could_not_be_sent_is_refused(tmp_path, line, 
     name, _, value = line.partition(" = ")
     with pytest.raises(ModelError, match=re.escape(told)):
         load_manifest([manifest({name: value})])
+
+
+def in_state(tmp_path, text):
+    """A state folder to which somebody added what the text says."""
+    (tmp_path / "models").mkdir()
+    write(tmp_path / "models", text)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"id": "mobilefacenet-fp32"}, "id 'mobilefacenet-fp32' is taken by"),
+        ({"space": "mobilefacenet-192-4pt", "alignment": "other"}, "aligned as other"),
+    ],
+)
+def test_what_a_deploy_took_is_set_aside(tmp_path, tiny, changes, why):
+    """The shipped model wins over one that was added before, which is named; the rest stays."""
+    added = tiny().listing(DIGEST, **changes) + tiny().listing(DIGEST, id="mine-fp32")
+    manifest = load_manifest(state_dir=in_state(tmp_path, added))
+    (said,) = manifest.aside
+    assert why in said
+    assert "kiosk models remove" in said
+    assert manifest.get("mobilefacenet-fp32", "embedder").shipped
+    assert manifest.get("mine-fp32", "embedder").space == "tiny"
+
+
+def test_half_a_manifest_of_added_models_does_not_stop_the_others(tmp_path):
+    """Shipped models load; whoever wants an added one is told what is wrong with the file."""
+    manifest = load_manifest(state_dir=in_state(tmp_path, "[[model]]\nid="))
+    assert str(tmp_path / "models" / "manifest.toml") in manifest.aside[0]
+    assert manifest.get("mobilefacenet-fp32", "embedder").shipped
+    with pytest.raises(ModelError, match="left out: a readable manifest expected"):
+        manifest.get("own-fp32", "embedder")

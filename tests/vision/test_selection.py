@@ -1,7 +1,6 @@
 """The fastest file that agrees runs; what does not is named; what was measured is remembered."""
 
 import json
-import logging
 import os
 
 import numpy as np
@@ -12,44 +11,11 @@ from kiosk.config import Models
 from kiosk.errors import ModelError
 from kiosk.types import Embedding
 from kiosk.vision.choice_file import CHOICE_FILE
+from kiosk.vision.embed import Embedder
 from kiosk.vision.fallback import GuardedEmbedder
 from kiosk.vision.manifest import load_manifest
 from kiosk.vision.measure import AT_START, Effort, Measured, candidates, measure, time_interleaved
-from kiosk.vision.selection import choose, open_selected, select
-
-PI5 = "Features\t: asimd asimddp\nCPU part\t: 0xd0b\n"
-
-
-class Stopped:
-    """A clock that nobody may look at: whoever does, measures."""
-
-    def boottime_ns(self):
-        raise AssertionError("measured again")
-
-
-@pytest.fixture
-def choice(tmp_path, caplog):
-    """Select among the tiny models in tmp_path; returns the selection and the journal's events."""
-    (tmp_path / "state").mkdir()
-    (tmp_path / "cpuinfo").write_text(PI5)
-
-    def run(clock=None, keep=True, **settings):
-        caplog.clear()
-        models = Models(
-            **({"embedder": "tiny-fp32", "extra_dirs": (str(tmp_path),), "threads": 1} | settings)
-        )
-        with caplog.at_level(logging.INFO):
-            selection = select(
-                models,
-                load_manifest(models.extra_dirs),
-                clock=clock or SystemClock(),
-                cache=tmp_path / "state" / CHOICE_FILE,
-                keep=keep,
-                cpuinfo=tmp_path / "cpuinfo",
-            )
-        return selection, {record.message: record.fields for record in caplog.records}
-
-    return run
+from kiosk.vision.selection import choose, open_exact, open_selected
 
 
 def found(id_, ms, refused=""):
@@ -123,9 +89,9 @@ def test_timing_is_interleaved_and_bounded():
     embedders = {"a": work.embedder([9, 5, 6, 7]), "b": work.embedder([90, 80, 70, 60])}
     effort = Effort(budget_s=0.05, rounds=50)
     times = time_interleaved(embedders, None, clock=work, effort=effort)
-    assert times == {"a": [9, 5, 6], "b": [90, 80, 70]}
+    assert times == ({"a": [9, 5, 6], "b": [90, 80, 70]}, {})
     ample = {"a": work.embedder([1] * 50)}
-    assert len(time_interleaved(ample, None, clock=work, effort=effort)["a"]) == 50
+    assert len(time_interleaved(ample, None, clock=work, effort=effort)[0]["a"]) == 50
 
 
 def test_a_start_is_measured_within_three_seconds():
@@ -151,11 +117,11 @@ def test_both_files_are_measured_and_both_are_loaded(put_int8, choice):
     assert shadow is None
 
 
-def test_what_was_measured_is_remembered(put_int8, choice):
+def test_what_was_measured_is_remembered(put_int8, choice, stopped):
     """A later start looks at no clock, takes the same file, and says that it remembered."""
     put_int8()
     first, _ = choice(prefer="int8")
-    second, told = choice(prefer="int8", clock=Stopped())
+    second, told = choice(prefer="int8", clock=stopped)
     assert told["model.selected"]["cached"] is True
     assert (second.main.id, second.spare.id) == (first.main.id, first.spare.id)
     assert second.choice == first.choice
@@ -177,7 +143,7 @@ def test_the_file_of_choices_holds_no_secret_and_is_json(put_int8, choice, tmp_p
     [
         ({"threads": 2}, "threads"),
         ({"prefer": "auto"}, "prefer"),
-        ({"prefer": "fp32"}, "models,prefer"),
+        ({"prefer": "fp32"}, "models,fed,prefer"),
     ],
 )
 def test_other_settings_are_measured_anew(put_int8, choice, change, changed):
@@ -209,30 +175,7 @@ def test_another_runtime_is_measured_anew(put_int8, choice, tmp_path):
     assert told["model.cache_outdated"]["changed"] == "runtime"
 
 
-@pytest.mark.parametrize("damage", [b"", b"{", b"\xff\xfe", b"[]", b'{"version": 1}'])
-def test_a_damaged_file_of_choices_is_told_and_replaced(put_int8, choice, tmp_path, damage):
-    """Half a file is no reason not to start, nor to be silent."""
-    put_int8()
-    path = tmp_path / "state" / CHOICE_FILE
-    path.write_bytes(damage)
-    _, told = choice()
-    assert told["model.cache_ignored"]["file"] == str(path)
-    assert json.loads(path.read_text())["version"] == 1
-
-
-def test_measurements_of_other_models_than_the_keys_are_ignored(put_int8, choice, tmp_path):
-    """A file of choices that does not agree with itself is damaged too."""
-    put_int8()
-    choice()
-    path = tmp_path / "state" / CHOICE_FILE
-    document = json.loads(path.read_text())
-    document["measured"].pop()
-    path.write_text(json.dumps(document))
-    _, told = choice()
-    assert "its models are others" in told["model.cache_ignored"]["reason"]
-
-
-def test_a_file_that_changed_since_is_seen_at_a_cached_start(put_int8, choice, tmp_path):
+def test_a_file_that_changed_since_is_seen_at_a_cached_start(put_int8, choice, tmp_path, stopped):
     """Same size and time of change, one other bit: the hash finds it, and FP32 runs."""
     path, _ = put_int8()
     choice(prefer="int8")
@@ -245,7 +188,7 @@ def test_a_file_that_changed_since_is_seen_at_a_cached_start(put_int8, choice, t
     assert "has SHA-256" in told["model.cache_ignored"]["reason"]
     assert "tiny-int8.onnx has SHA-256" in told["model.refused"]["reason"]
     assert selection.main.id == "tiny-fp32"
-    _, told = choice(prefer="int8", clock=Stopped())
+    _, told = choice(prefer="int8", clock=stopped)
     assert told["model.refused"]["model"] == "tiny-int8", "named again at every start"
 
 
@@ -301,7 +244,7 @@ def test_the_configured_file_that_is_missing_is_named(put_int8, choice):
     assert told["model.refused"]["model"] == "tiny-fp32"
     assert "tiny.onnx expected" in told["model.refused"]["reason"]
     assert selection.main.id == "tiny-int8"
-    assert "when INT8 fails, the kiosk ends" in told["model.no_fallback"]["meaning"]
+    assert "a face that INT8 fails on is dropped" in told["model.no_fallback"]["meaning"]
 
 
 def test_files_to_bring_that_nobody_brought_are_no_candidates():
@@ -370,4 +313,27 @@ def test_a_shadow_of_nothing_is_told(put_model, tiny, choice, caplog):
     selection, _ = choice(shadow_every=3)
     _, shadow = open_selected(selection, Models(shadow_every=3), SystemClock())
     assert shadow is None
+    assert caplog.records[-1].message == "model.no_shadow"
+
+
+def test_int8_alone_is_guarded(put_int8, choice):
+    """Without FP32 the golden faces still watch it."""
+    path, _ = put_int8()
+    (path.parent / "tiny.onnx").unlink()
+    selection, _ = choice()
+    embedder, _ = open_selected(selection, Models(), SystemClock())
+    assert isinstance(embedder, GuardedEmbedder)
+    assert embedder.id == "tiny-int8"
+
+
+@pytest.mark.parametrize(("id_", "kind"), [("tiny-int8", GuardedEmbedder), ("tiny-fp32", Embedder)])
+def test_the_very_file_is_watched_and_has_no_shadow(put_int8, tmp_path, caplog, id_, kind):
+    """prefer = "exact": INT8 sings, FP32 has no need to, and a wish for a shadow is answered."""
+    put_int8()
+    models = Models(
+        embedder=id_, prefer="exact", extra_dirs=(str(tmp_path),), shadow_every=5, threads=1
+    )
+    embedder = open_exact(models, load_manifest(models.extra_dirs), SystemClock())
+    assert isinstance(embedder, kind)
+    assert embedder.id == id_
     assert caplog.records[-1].message == "model.no_shadow"

@@ -76,7 +76,9 @@ def test_a_shipped_model_to_bring_says_where_from():
 def test_what_is_no_model_is_refused_by_name(tmp_path, tiny, data):
     """Bytes with the right hash that onnxruntime cannot read are refused, not thrown about."""
     entry = put_bytes(tmp_path, tiny, data)
-    with pytest.raises(ModelError, match=r"model tiny-fp32: onnxruntime .* cannot load tiny\.onnx"):
+    with pytest.raises(
+        ModelError, match=r"model tiny-fp32: (onnxruntime .* cannot load|a whole ONNX)"
+    ):
         Session(entry, 1)
 
 

@@ -60,9 +60,10 @@ def test_nothing_of_a_face_is_kept():
     assert all(isinstance(v, int | float) for v in flat)
 
 
-def test_a_failure_of_the_other_model_is_counted_only():
-    """The face under way is not touched by it."""
-    shadow = Shadow(Other(EmbeddingError("nan"), FACE), 1)
+@pytest.mark.parametrize("error", [EmbeddingError("nan"), MemoryError()])
+def test_a_failure_of_the_other_model_is_counted_only(error):
+    """The face under way is not touched by it, whatever it is."""
+    shadow = Shadow(Other(error, FACE), 1)
     shadow.see("crop", FACE, "m-int8")
     shadow.see("crop", FACE, "m-int8")
     said = shadow.document()

@@ -3,6 +3,7 @@
 import math
 
 import pytest
+import rfc8785
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -31,6 +32,22 @@ def test_the_canonical_form_reads_back_and_is_stable(fields):
     again = read_object(body, MessageError)
     assert again == fields
     assert canonical(again) == body
+
+
+PLAIN = st.integers(-(2**53) - 2, 2**53 + 2) | st.text(st.characters())
+
+
+@settings(deadline=None, max_examples=300)
+@given(fields=st.dictionaries(st.text(st.characters(max_codepoint=127)), PLAIN))
+def test_the_short_way_writes_what_the_long_one_does(fields):
+    """Flat fields are written by the standard library: byte for byte as by RFC 8785's code."""
+    try:
+        expected = rfc8785.dumps(fields)
+    except ValueError:
+        with pytest.raises(MessageError):
+            canonical(fields)
+        return
+    assert canonical(fields) == expected
 
 
 def test_keys_are_sorted_by_utf_16():

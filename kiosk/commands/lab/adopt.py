@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kiosk.commands.console import add_json, say, say_json
+from kiosk.commands.console import add_json, complain, say, say_json
 from kiosk.commands.lab.options import add_state, known_models, own_models, require_workshop
 from kiosk.vision.manifest import set_threshold_command
 
@@ -42,12 +43,14 @@ def register(models: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     parser.add_argument("--licence", metavar="L", help="under which it may be used")
     parser.add_argument("--source", metavar="TEXT", help="where the file is from")
     parser.add_argument("--channels", choices=("RGB", "BGR"), help="default: RGB")
-    parser.add_argument("--mean", type=float, metavar="M", help="default: 127.5")
+    parser.add_argument(
+        "--mean", type=float, metavar="M", help="default: 127.5, 0 where the graph normalises"
+    )
     parser.add_argument(
         "--scale",
         type=float,
         metavar="S",
-        help="input is (pixel - mean)*scale; default: 1/127.5",
+        help="input is (pixel - mean)*scale; default: 1/127.5, 1 where the graph normalises",
     )
     parser.add_argument(
         "--alignment",
@@ -96,7 +99,7 @@ def add_model(options: argparse.Namespace) -> int:
     if options.json:
         say_json(_document(adopted))
     else:
-        _tell(adopted)
+        _tell(adopted, _place(options))
     return 0
 
 
@@ -111,6 +114,7 @@ def _document(adopted: Adopted) -> dict[str, object]:
         "sha256": entry.sha256,
         "opset": adopted.opset,
         "input": msgspec.to_builtins(entry.input),
+        "remark": adopted.remark or None,
         "output": entry.output,
         "dim": entry.dim,
         "space": entry.space,
@@ -120,7 +124,14 @@ def _document(adopted: Adopted) -> dict[str, object]:
     }
 
 
-def _tell(adopted: Adopted) -> None:
+def _place(options: argparse.Namespace) -> str:
+    """The option by which the next command finds the model again."""
+    if options.state_dir is not None:
+        return f"--state-dir {shlex.quote(str(options.state_dir))}"
+    return f"--config {shlex.quote(str(options.config))}"
+
+
+def _tell(adopted: Adopted, place: str) -> None:
     from kiosk.lab.prepare import LEAST_OPSET
 
     entry, found = adopted.entry, adopted.agreement
@@ -136,6 +147,8 @@ def _tell(adopted: Adopted) -> None:
         f"input    {spec.layout} {spec.width}x{spec.height}, {batch}, {spec.channels},"
         f" (pixel - {spec.mean:g}) * {spec.scale:.6g}"
     )
+    if adopted.remark:
+        complain(adopted.remark)
     say(f"output   {entry.output}, {entry.dim} values")
     say(f"space    {entry.space}, aligned as {entry.alignment}")
     golden = "recorded now, by this file"
@@ -144,4 +157,4 @@ def _tell(adopted: Adopted) -> None:
     say(f"golden   {golden}")
     if not entry.usable:
         say("It decides nothing yet: it has no threshold.")
-        say(set_threshold_command(entry.id))
+        say(set_threshold_command(entry.id, place))

@@ -10,10 +10,12 @@ from kiosk.commands.console import add_json, complain, say, say_json, table
 from kiosk.commands.lab.options import (
     add_aligned,
     add_feeding,
+    add_no_identities,
     add_threads,
     feeding_of,
     require_workshop,
 )
+from kiosk.commands.lab.telling import tell_advice, tell_skipped
 from kiosk.errors import UserError
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         metavar="P",
         help="calibrate with this percentile only, instead of choosing; 100 is MinMax",
     )
+    add_no_identities(parser)
     add_aligned(parser)
     add_feeding(parser)
     add_threads(parser)
@@ -51,24 +54,32 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 def run(options: argparse.Namespace) -> int:
     """Build; 1 when nothing passes the gate, and then the lines that fail."""
     require_workshop()
-    from kiosk.lab.build import Request, build, write_files
+    from kiosk.lab.build import Request, build
     from kiosk.lab.faces import read_folder
+    from kiosk.lab.files import claimed
     from kiosk.lab.outcome import write_outcome
     from kiosk.lab.subject import read_subject
 
+    name = options.name or options.model.stem.removesuffix("-fp32").removesuffix("_fp32")
+    if (options.out / f"{name}-fp32.onnx").resolve() == options.model.resolve():
+        raise UserError(
+            f"--out: a folder where {name}-fp32.onnx is not the source itself expected,"
+            f" got {options.out}",
+            hint="name another --out or --name",
+        )
     request = Request(
         subject=read_subject(options.model, feeding_of(options)),
         calibration=read_folder(options.calib, aligned=options.aligned, samples=options.samples),
         holdout=read_folder(options.holdout, aligned=options.aligned),
         out=options.out,
-        name=options.name or options.model.stem.removesuffix("-fp32").removesuffix("_fp32"),
+        name=name,
         threads=options.threads,
+        identities=not options.no_identities,
         **calibrations_of(options.percentile),
     )
-    built = build(request)
-    if built.chosen is not None:
-        write_files(built)
-    document = write_outcome(built)
+    with claimed(options.out):
+        built = build(request)
+        document = write_outcome(built)
     if options.json:
         say_json(document)
     else:
@@ -91,6 +102,13 @@ def calibrations_of(percentile: float | None) -> dict[str, Any]:
 
 
 def _say(built: Built) -> None:
+    from kiosk.lab.figures import advice_of
+    from kiosk.lab.gate import LEFT_OUT, passes, shortfall, unjudged
+
+    for faces in (built.request.calibration, built.request.holdout):
+        count = len(faces.faces)
+        say(f"{count} of {count + len(faces.skipped)} pictures in {faces.folder}")
+        tell_skipped(faces.skipped)
     rows = []
     for made in (built.naive, *built.variants):
         judged = made.validation
@@ -100,20 +118,37 @@ def _say(built: Built) -> None:
             (
                 made.file,
                 f"{made.int8}/{made.layers}",
-                f"{judged.agreed.mean_cosine:.4f}",
-                f"{judged.agreed.min_cosine:.4f}",
+                *(line.told(4) for line in judged.lines[:2]),
                 f"{built.best_ms(made):.2f}",
                 "passes" if judged.passed else "fails",
                 "fastest that passes" if made is built.chosen else "",
             )
         )
     say(table(("file", "in INT8", "cosine mean", "min", "ms", "gate", ""), rows))
+    for made in (built.naive, *built.variants):
+        if not passes(made.lines):
+            say(f"{made.file} fails: {shortfall(made.lines)}")
+    left = ", ".join(line.name for line in unjudged(built.naive.lines))
+    if left:
+        say(f"\nnot judged: {left} ({LEFT_OUT}); cosine and MAE alone decide")
     ms, form = built.best_ms(built.fp32), built.fp32.form
     say(f"\n{built.fp32.file}: {ms:.2f} ms, the fastest exact form here: {form}")
+    if built.chosen is not None:
+        say(f"{built.chosen.file}: {_speed_words(built, built.chosen)}")
+    say()
+    tell_advice(advice_of(built))
+
+
+def _speed_words(built: Built, made: Made) -> str:
+    ms = built.best_ms(made)
+    return (
+        f"{ms:.2f} ms, {built.fastest_fp32_ms() / ms:.2f} times as fast as the fastest FP32 file,"
+        f" {built.source_ms() / ms:.2f} times as fast as the file given"
+    )
 
 
 def _complain(made: Made) -> None:
     from kiosk.lab.gate import failing
 
-    for line in failing(made.validation.lines if made.validation else ()):
+    for line in failing(made.lines):
         complain(f"{made.file}: {line.name} {line.limit} expected, got {line.figure}")

@@ -28,9 +28,14 @@ def add_feeding(parser: argparse.ArgumentParser) -> None:
         default="RGB",
         help="order of the colours; default: RGB",
     )
-    group.add_argument("--mean", type=float, default=127.5, metavar="M", help="default: 127.5")
     group.add_argument(
-        "--scale", type=float, default=1 / 127.5, metavar="S", help="input is (pixel - mean)*scale"
+        "--mean", type=float, metavar="M", help="default: 127.5, 0 where the graph normalises"
+    )
+    group.add_argument(
+        "--scale",
+        type=float,
+        metavar="S",
+        help="input is (pixel - mean)*scale; default: 1/127.5, 1 where the graph normalises",
     )
 
 
@@ -47,6 +52,15 @@ def add_aligned(parser: argparse.ArgumentParser) -> None:
     """Photographs, or crops that are aligned already."""
     parser.add_argument(
         "--aligned", action="store_true", help="pictures are aligned 112x112 crops already"
+    )
+
+
+def add_no_identities(parser: argparse.ArgumentParser) -> None:
+    """The word without which a folder that names nobody does not pass."""
+    parser.add_argument(
+        "--no-identities",
+        action="store_true",
+        help="judge cosine and MAE alone, not AUC and TAR, and say so",
     )
 
 
@@ -72,16 +86,28 @@ def add_arithmetic(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_state(parser: argparse.ArgumentParser) -> None:
-    """Whose models of one's own are meant: those of a configuration or of a state folder."""
+def add_state(parser: argparse.ArgumentParser, *, reads: bool = False) -> None:
+    """Whose models of one's own are meant: those of a configuration or of a state folder.
+
+    A command that only `reads` does without either.
+    """
     group = parser.add_mutually_exclusive_group()
+    default = "none" if reads else f"{DEFAULT_CONFIG} to write to"
     group.add_argument(
-        "--config",
-        type=Path,
-        metavar="FILE",
-        help=f"whose models count; to write: {DEFAULT_CONFIG}",
+        "--config", type=Path, metavar="FILE", help=f"whose models count; default: {default}"
     )
     group.add_argument("--state-dir", type=Path, metavar="DIR", help="the same without one")
+
+
+def state_folder(options: argparse.Namespace) -> Path | None:
+    """The folder that --state-dir names, to be read; UserError when it is not there."""
+    folder: Path | None = options.state_dir
+    if folder is not None and not folder.is_dir():
+        raise UserError(
+            f"--state-dir: a state folder expected, {folder} is none",
+            hint="`kiosk models add` makes one",
+        )
+    return folder
 
 
 def known_models(options: argparse.Namespace) -> Manifest:
@@ -91,6 +117,22 @@ def known_models(options: argparse.Namespace) -> Manifest:
     if options.config is not None:
         return manifest_of(load(options.config))
     return load_manifest(state_dir=options.state_dir)
+
+
+def model_file(name: Path, manifest: Manifest) -> Path:
+    """A file as it is named, or the file of a model's id; UserError for an id that is none.
+
+    What is neither and looks like a file is left to whoever reads it.
+    """
+    known = {e.id: e.path for e in manifest.entries if e.kind == "embedder"}
+    if name.exists() or name.suffix == ".onnx" or len(name.parts) > 1:
+        return name
+    if str(name) not in known:
+        raise UserError(
+            f"a file or the id of a model expected, got {name}; known are {', '.join(known)}",
+            hint="--config or --state-dir names the kiosk that it was added to",
+        )
+    return known[str(name)]
 
 
 def own_models(options: argparse.Namespace) -> OwnModels:

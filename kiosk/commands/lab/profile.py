@@ -7,21 +7,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kiosk.commands.console import add_json, say, say_json, table
-from kiosk.commands.lab.options import add_aligned, add_feeding, feeding_of, require_workshop
+from kiosk.commands.lab.options import (
+    add_aligned,
+    add_feeding,
+    add_state,
+    feeding_of,
+    known_models,
+    model_file,
+    require_workshop,
+)
+from kiosk.commands.lab.telling import tell_advice
 from kiosk.errors import UserError
 
 if TYPE_CHECKING:
     from kiosk.lab.faces import FaceSet
-    from kiosk.lab.profile import ModelProfile, Profile, Timing
+    from kiosk.lab.timing import ModelProfile, Profile, Timing
 
 _MOST_THREADS = 16
 _MIB = 1024 * 1024
+_MODELS = "ONNX files, or ids of models"
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command of this module."""
     parser = commands.add_parser("profile", help="time, operators, memory and bytes of models")
-    parser.add_argument("models", nargs="+", type=Path, metavar="MODEL", help="ONNX files")
+    parser.add_argument("models", nargs="+", type=Path, metavar="MODEL", help=_MODELS)
     parser.add_argument("--against", type=Path, metavar="FP32", help="what ratios refer to")
     parser.add_argument("--threads", default="1", metavar="N[,N...]", help="default: 1")
     parser.add_argument("--rounds", type=int, default=60, metavar="N", help="default: 60")
@@ -37,6 +47,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         help="a further session entry for one model, such as int8.onnx:session.disable_quant_qdq=1",
     )
     add_aligned(parser)
+    add_state(parser, reads=True)
     add_feeding(parser)
     add_json(parser)
     parser.set_defaults(action=run)
@@ -45,33 +56,50 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 def run(options: argparse.Namespace) -> int:
     """Measure and tell."""
     require_workshop()
+    from kiosk.lab.grounds import profile_advice
     from kiosk.lab.profile import profile
     from kiosk.lab.runner import inputs_of
-    from kiosk.lab.subject import read_subject
+    from kiosk.lab.subject import read_subject, require_fit
+    from kiosk.vision.cpu import read_cpu
 
     threads = threads_of(options.threads)
     if options.rounds < 1 or options.starts < 1:
         raise UserError("--rounds and --starts: numbers from 1 on expected")
-    files = list(options.models)
-    if options.against is not None and options.against not in files:
-        files.insert(0, options.against)
+    manifest = known_models(options)
+    named = {model: model_file(model, manifest) for model in options.models}
+    files = distinct(options.models, named)
+    against = None if options.against is None else model_file(options.against, manifest)
+    if against is not None:
+        same = [file for file in files if file.resolve() == against.resolve()]
+        against = same[0] if same else against
+        files = files if same else [against, *files]
     names = names_of(files)
-    entries = entries_of(options.entry, names)
-    subjects = {names[file]: read_subject(file, feeding_of(options)) for file in files}
+    entries = entries_of(options.entry, names | {id_: names[file] for id_, file in named.items()})
+    fed = feeding_of(options)
+    subjects = {names[file]: read_subject(file, fed, manifest) for file in files}
+    for subject in subjects.values():
+        require_fit(subject)
     faces = _faces(options.images, aligned=options.aligned)
     found = profile(
         {name: subject.path.read_bytes() for name, subject in subjects.items()},
         {name: inputs_of(faces.faces, subject.input) for name, subject in subjects.items()},
         threads=threads,
         rounds=options.rounds,
-        against=None if options.against is None else names[options.against],
+        against=None if against is None else names[against],
         entries=entries,
         starts=options.starts,
     )
+    advice = profile_advice(
+        found, {name: subject.proto for name, subject in subjects.items()}, read_cpu()
+    )
     if options.json:
-        say_json(found.document())
-    else:
-        _tell(found, len(faces.faces))
+        say_json({**found.document(), "advice": [told.document() for told in advice]})
+        return 0
+    _tell(found, len(faces.faces))
+    for told in advice:
+        at = "" if told.threads is None else f", threads: {told.threads}"
+        say()
+        tell_advice([told.advice], f"{told.model}{at}: ")
     return 0
 
 
@@ -81,6 +109,19 @@ def threads_of(text: str) -> tuple[int, ...]:
     if not all(part.isdecimal() and 1 <= int(part) <= _MOST_THREADS for part in parts):
         raise UserError(f"--threads: numbers of 1 to {_MOST_THREADS} expected, got {text!r}")
     return tuple(dict.fromkeys(int(part) for part in parts))
+
+
+def distinct(models: list[Path], named: dict[Path, Path]) -> list[Path]:
+    """The files of what was named; UserError for one that is named twice."""
+    files = [named[model] for model in models]
+    places = [file.resolve() for file in files]
+    for model, place in zip(models, places, strict=True):
+        if places.count(place) > 1:
+            raise UserError(
+                f"each model once expected, {model} is named {places.count(place)} times",
+                hint="a copy under another name can be measured against it",
+            )
+    return files
 
 
 def names_of(files: list[Path]) -> dict[Path, str]:
@@ -97,7 +138,7 @@ def entries_of(given: list[str], names: dict[Path, str]) -> dict[str, dict[str, 
         key, equals, value = rest.partition("=")
         name = {str(path): name for path, name in names.items()} | {n: n for n in names.values()}
         if not (colon and equals and key) or model not in name:
-            known = ", ".join(names.values())
+            known = ", ".join(dict.fromkeys(names.values()))
             raise UserError(f"--entry: MODEL:KEY=VALUE expected, MODEL of {known}, got {text!r}")
         entries.setdefault(name[model], {})[key] = value
     return entries

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 from kiosk.commands.console import add_json, say, say_json
 from kiosk.commands.lab.options import add_aligned, add_feeding, feeding_of, require_workshop
+from kiosk.commands.lab.telling import tell_advice, tell_skipped
 from kiosk.errors import UserError
 
 if TYPE_CHECKING:
     from kiosk.lab.quantise import Recipe
 
 _MIB = 1024 * 1024
+_PERCENTILE = 99.9999
 _OP_TYPES = "Conv,Gemm,MatMul,Add"
 
 
@@ -53,7 +55,6 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument(
         "--percentile",
         type=float,
-        default=99.9999,
         metavar="P",
         help="for --calibration Percentile; default: 99.9999",
     )
@@ -80,10 +81,19 @@ def run(options: argparse.Namespace) -> int:
         raise UserError("--calib: a folder of pictures expected for the static method")
     if options.samples is not None and options.samples < 1:
         raise UserError(f"--samples: a number from 1 on expected, got {options.samples}")
+    if options.percentile is None:
+        options.percentile = _PERCENTILE
+    elif options.calibration != "Percentile" or options.method == "dynamic":
+        raise UserError(
+            "--percentile: --calibration Percentile and the static method expected with it, got"
+            f" {options.calibration}, {options.method}"
+        )
     if not 50.0 < options.percentile <= 100.0:
         raise UserError(f"--percentile: more than 50 to 100 expected, got {options.percentile}")
     if options.out.resolve() == options.model.resolve():
         raise UserError(f"--out: another file than {options.model} expected, it is the source")
+    if not options.out.parent.is_dir():
+        raise UserError(f"--out: a folder expected at {options.out.parent}, there is none")
     done = quantise_file(
         read_subject(options.model, feeding_of(options)),
         options.out,
@@ -96,8 +106,10 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         say_json(done.document())
         return 0
-    for line in done.advice:
-        say(line)
+    if done.faces:
+        say(f"{done.faces} of {done.faces + len(done.skipped)} pictures in {options.calib}")
+    tell_skipped(done.skipped)
+    tell_advice(done.advice)
     say(
         f"{options.out}: {done.int8} of {done.layers} layers in INT8,"
         f" {done.bytes / _MIB:.2f} MiB, {100 * done.bytes / done.source_bytes:.1f} % of FP32"

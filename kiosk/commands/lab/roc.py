@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from kiosk.commands.lab.options import (
     add_threads,
     feeding_of,
     known_models,
+    model_file,
     require_workshop,
 )
 from kiosk.commands.lab.telling import label, origin, tell_models, tell_skipped
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from kiosk.lab.bootstrap import Interval
     from kiosk.lab.pairs import Pairs
     from kiosk.lab.study import Study
-    from kiosk.vision.manifest import Manifest
 
 _FEW_PEOPLE = 20
 _MOST_RESAMPLES = 100_000
@@ -45,7 +44,11 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
-        "--pairs", type=Path, metavar="CSV", help="two paths and a label (1/0, same/different)"
+        "--pairs",
+        type=Path,
+        metavar="CSV",
+        help="rows of two paths, from the CSV's own folder, and a label (1/0, same/different);"
+        " a header may stand above",
     )
     source.add_argument("--lfw", type=Path, metavar="TXT", help="LFW's pairs.txt, with --images")
     source.add_argument(
@@ -96,14 +99,17 @@ def roc(options: argparse.Namespace) -> int:
     from kiosk.lab.comparison import embed, read_models
     from kiosk.lab.roc import FARS
     from kiosk.lab.study import study
+    from kiosk.lab.subject import require_fit
 
     pairs = _pairs(options)
     if options.set_threshold and options.config is None and options.state_dir is None:
         options.config = DEFAULT_CONFIG
     manifest = known_models(options)
-    int8 = None if options.int8 is None else _file(options.int8, manifest)
-    fp32 = _file(options.fp32, manifest)
+    int8 = None if options.int8 is None else model_file(options.int8, manifest)
+    fp32 = model_file(options.fp32, manifest)
     subjects = read_models(fp32, int8, feeding_of(options), manifest)
+    for subject in subjects:
+        require_fit(subject)
     if options.set_threshold:
         check_wish(options, subjects, pairs)
     embedded = embed(
@@ -127,6 +133,7 @@ def roc(options: argparse.Namespace) -> int:
     if options.json:
         document = found.document()
         document["pairs_left_out"] = len(pairs) - len(found.pairs)
+        document["pairs_repeated"] = pairs.repeated
         if options.far is not None:
             document["wanted"] = _wanted_document(found, options.far)
         if new is not None:
@@ -134,7 +141,7 @@ def roc(options: argparse.Namespace) -> int:
         say_json(document | origin(subjects, options.arithmetic, skipped))
         return 0
     tell_models(subjects, options.arithmetic)
-    _tell_pairs(found, len(pairs))
+    _tell_pairs(found, pairs)
     tell_skipped(skipped)
     say("\n" + _figures_table(found))
     _tell_notes(found)
@@ -147,19 +154,16 @@ def roc(options: argparse.Namespace) -> int:
     return 0
 
 
-def _file(name: Path, manifest: Manifest) -> Path:
-    """A file as it is named, or the file of a model's id."""
-    if name.exists():
-        return name
-    known = {e.id: e.path for e in manifest.entries if e.kind == "embedder"}
-    return known.get(str(name), name)
-
-
 def _pairs(options: argparse.Namespace) -> Pairs:
     from kiosk.lab.pairs import from_csv, from_folders, from_lfw
 
-    if (options.lfw is None) != (options.images is None):
-        raise UserError("--lfw TXT and --images DIR expected together, got one of them")
+    if options.images is not None and options.lfw is None:
+        raise UserError(
+            "--images: --lfw TXT expected with it, got another source of pairs",
+            hint="leave it out: paths in a CSV are absolute, or from the CSV's own folder",
+        )
+    if options.lfw is not None and options.images is None:
+        raise UserError("--lfw: --images DIR expected with it, the folder of LFW's pictures")
     if options.lfw is not None:
         return from_lfw(options.lfw, options.images)
     return from_csv(options.pairs) if options.pairs is not None else from_folders(options.folders)
@@ -171,12 +175,14 @@ def _wanted_document(found: Study, far: float) -> list[dict[str, object]]:
     return [asdict(found.wanted(far, model)) for model in range(len(found.rocs))]
 
 
-def _tell_pairs(found: Study, asked: int) -> None:
+def _tell_pairs(found: Study, asked: Pairs) -> None:
     first = found.rocs[0]
+    out = len(asked) - len(found.pairs)
     say(
         f"pairs    {first.genuine} genuine, {first.impostors} impostor,"
         f" of {len(found.pictures)} pictures"
-        + (f"; {asked - len(found.pairs)} pairs left out" if asked > len(found.pairs) else "")
+        + (f"; {out} pairs left out" if out else "")
+        + (f"; {asked.repeated} repeated pairs counted once" if asked.repeated else "")
     )
 
 
@@ -200,10 +206,11 @@ def _figures_table(found: Study) -> str:
 
 
 def _cell(name: str, value: float | None) -> str:
+    from kiosk.lab.roc import rounded_up
+
     if value is None:
         return "-"
-    # Rounded down, a threshold would accept what it was set to refuse.
-    return f"{math.ceil(value * 1e6) / 1e6 if name.startswith('threshold') else value:.6f}"
+    return f"{rounded_up(value) if name.startswith('threshold') else value:.6f}"
 
 
 def _points(loss: float | None) -> str:

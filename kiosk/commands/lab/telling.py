@@ -1,4 +1,4 @@
-"""What `validate` and `roc` both tell: the models, the machine, the files left out."""
+"""What several commands tell: the models, the machine, the files left out, advice."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from kiosk.commands.console import say
 
 if TYPE_CHECKING:
+    from kiosk.lab.advice import Advice
     from kiosk.lab.faces import Skipped
     from kiosk.lab.runner import Arithmetic
     from kiosk.lab.subject import Subject
@@ -35,6 +36,12 @@ def tell_skipped(skipped: Sequence[Skipped], what: str = "left out") -> None:
         say(f"{what} {item.reason}")
     if len(skipped) > _NAMED:
         say(f"{what} {len(skipped) - _NAMED} more, {len(skipped)} in all (--json names them)")
+
+
+def tell_advice(given: Sequence[Advice], about: str = "") -> None:
+    """What was seen and why it matters, and below it what to do."""
+    for advice in given:
+        say(f"{advice.weight}: {about}{advice.seen} {advice.why}\n  {advice.do}")
 
 
 def listed(skipped: Sequence[Skipped]) -> list[dict[str, str]]:

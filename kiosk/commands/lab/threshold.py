@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from kiosk.commands.console import say
+from kiosk.commands.console import complain, say
 from kiosk.commands.lab.options import own_models
 from kiosk.errors import UserError
 
@@ -36,17 +36,28 @@ def set_threshold(
 
     model = _measured(options, subjects)
     chosen = setting(found, options.far, model, aligned=options.aligned)
-    own_models(options).set_threshold(options.set_threshold, chosen.threshold, chosen.note)
+    own = own_models(options)
+    old = own.get(options.set_threshold)
+    own.set_threshold(options.set_threshold, chosen.threshold, chosen.note)
+    replaced = {"threshold": old.threshold, "note": old.threshold_note} if old.usable else None
     return {
         "id": options.set_threshold,
         "threshold": chosen.threshold,
         "tar": chosen.tar,
         "note": chosen.note,
+        "replaced": replaced,
+        "laxer": old.usable and chosen.threshold < old.threshold,
     }
 
 
 def tell_set(document: dict[str, object]) -> None:
     """The same in words."""
+    replaced = document["replaced"]
+    if document["laxer"] and isinstance(replaced, dict):
+        complain(
+            f"kiosk: warning: {document['threshold']:.6f} lets more pass than"
+            f" {replaced['threshold']:.6f}, which it replaces ({replaced['note']})"
+        )
     say(f"threshold of {document['id']} set to {document['threshold']:.6f}: {document['note']}")
     say("in force after a restart of the daemon")
 

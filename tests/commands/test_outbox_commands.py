@@ -1,0 +1,240 @@
+"""`kiosk outbox list`, `show`, `export`: with a daemon and without one, the same."""
+
+import base64
+import json
+import random
+import shutil
+import stat
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kiosk.clock import SystemClock
+from kiosk.config import load
+from kiosk.control import ControlServer
+from kiosk.identity import leave_for_recovery
+from kiosk.outbox.operations import operations
+from kiosk.outbox.store import Outbox
+from kiosk.state import open_state
+from kiosk.types import Direction, Embedding, Punch
+from kiosk.vault import recovery_pair
+from kiosk.wire import message
+from kiosk.wire.eventid import new_event_id
+
+HANG_S = 60
+
+
+@pytest.fixture
+def named(config):
+    """A configuration of a kiosk that signs."""
+    path = config()
+    path.write_text(path.read_text().replace("[paths]", 'key_id = "k1"\n[paths]'))
+    return path
+
+
+class Queue:
+    """The state of a configuration, held as the daemon holds it."""
+
+    def __init__(self, path):
+        self.clock, self.settings = SystemClock(), load(path)
+        self.state = open_state(self.settings)
+        self.outbox = Outbox(
+            self.state.outbox_path,
+            vault=self.state.vault,
+            device_id=self.state.device,
+            signer=self.state.signer,
+            clock=self.clock,
+        )
+        self.outbox.start()
+        self.stop = threading.Event()
+
+    def fill(self, count):
+        rng = random.Random(3)
+        face = Embedding.of(np.random.default_rng(3).standard_normal(192), "test-space")
+        ids = []
+        for _ in range(count):
+            seen = self.clock.now()
+            ids.append(new_event_id(seen.utc_ms, rng))
+            punch = Punch(ids[-1], "E-1", Direction.IN, face, 0.75, 0.5, None, seen)
+            self.outbox.put(punch)
+        return ids
+
+    def listen(self):
+        self.control = ControlServer(
+            self.settings.paths.runtime_dir, operations(self.outbox), clock=self.clock
+        )
+        self.control.open()
+        self.thread = threading.Thread(target=self.control.run, args=(self.stop,))
+        self.thread.start()
+
+    def close(self):
+        self.stop.set()
+        if hasattr(self, "control"):
+            self.control.close()
+            self.thread.join(HANG_S)
+        self.outbox.close(HANG_S)
+        self.state.close()
+
+
+@pytest.fixture(params=["a daemon", "no daemon"])
+def filled(request, named):
+    """Queued events of a kiosk, asked through its daemon or on its files; ids and configuration."""
+    queue = Queue(named)
+    ids = queue.fill(205)
+    queue.outbox.quarantine(ids[1], "refused by the server with status 400")
+    if request.param == "a daemon":
+        queue.listen()
+        yield ids, named
+        queue.close()
+    else:
+        queue.close()
+        yield ids, named
+
+
+def test_the_queue_is_listed(kiosk, filled):
+    """The oldest first, as many as asked for, and how many more there are."""
+    ids, config = filled
+    status, out, _ = kiosk("outbox", "list", "--limit", 2, "--config", config)
+    assert status == 0
+    assert ids[0] in out
+    assert ids[1] not in out
+    assert out.splitlines()[-1] == "and 202 later ones"
+    status, out, _ = kiosk("outbox", "list", "--json", "--config", config)
+    shown = json.loads(out)
+    assert (status, shown["pending"], len(shown["events"])) == (0, 204, 50)
+    assert kiosk("outbox", "list", "--limit", 0, "--config", config)[0] == 2
+
+
+def test_one_event_is_shown(kiosk, filled):
+    """State and message for a person and for a program; never the face."""
+    ids, config = filled
+    status, out, _ = kiosk("outbox", "show", ids[1], "--config", config)
+    assert status == 0
+    assert "quarantined" in out
+    assert "refused by the server with status 400" in out
+    assert "F2_DATA" not in out
+    status, out, _ = kiosk("outbox", "show", ids[0], "--json", "--config", config)
+    assert (status, json.loads(out)["message"]["A1"]) == (0, ids[0])
+    assert kiosk("outbox", "show", "x", "--config", config)[0] == 2
+
+
+def test_everything_is_exported_once_signed_and_private(kiosk, filled, tmp_path):
+    """A line for each event that waits or was set aside, mode 0600; all stay queued."""
+    ids, config = filled
+    file = tmp_path / "stick" / "events.jsonl"
+    file.parent.mkdir()
+    status, out, err = kiosk("outbox", "export", file, "--json", "--config", config)
+    assert status == 0
+    assert json.loads(out) == {"file": str(file), "events": 205, "unreadable": []}
+    assert "photographs" in err
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert list(file.parent.iterdir()) == [file]
+    sent = [message.parse(line) for line in file.read_bytes().splitlines()]
+    assert [one.event_id for one in sent] == ids
+    assert {one.key_id for one in sent} == {"k1"}
+    assert json.loads(kiosk("outbox", "status", "--json", "--config", config)[1])["pending"] == 204
+    again = tmp_path / "again.jsonl"
+    status, out, _ = kiosk("outbox", "export", again, "--config", config)
+    assert (status, out.split()[0]) == (0, "205")
+    assert again.read_bytes() == file.read_bytes()
+
+
+def test_nothing_is_overwritten(kiosk, filled, tmp_path):
+    """A name that is taken is the caller's mistake."""
+    _, config = filled
+    file = tmp_path / "events.jsonl"
+    file.write_text("mine")
+    assert kiosk("outbox", "export", file, "--config", config)[0] == 2
+    assert file.read_text() == "mine"
+
+
+def test_a_place_that_cannot_be_written_is_named(kiosk, filled, tmp_path):
+    """No folder, no file: one line that says where."""
+    _, config = filled
+    status, out, err = kiosk("outbox", "export", tmp_path / "no" / "e.jsonl", "--config", config)
+    assert (status, out) == (1, "")
+    assert "no/e.jsonl" in err
+
+
+def test_what_cannot_be_read_is_told_and_left_out(kiosk, named, tmp_path):
+    """Exit status 1, the event named, all others in the file."""
+    queue = Queue(named)
+    ids = queue.fill(3)
+    connection = queue.outbox._queue.database._connection
+    queue.outbox._owner.ask(
+        lambda: connection.execute("UPDATE waiting SET draft = x'00' WHERE position = 2")
+    )
+    queue.close()
+    file = tmp_path / "events.jsonl"
+    status, _, err = kiosk("outbox", "export", file, "--config", named)
+    assert status == 1
+    assert ids[1] in err
+    assert len(file.read_bytes().splitlines()) == 2
+
+
+def test_an_empty_queue_is_an_empty_file(kiosk, named, tmp_path):
+    """Nothing waits: that is no failure."""
+    file = tmp_path / "events.jsonl"
+    assert kiosk("outbox", "export", file, "--config", named)[0] == 0
+    assert file.read_bytes() == b""
+
+
+@pytest.fixture
+def dead(named, tmp_path, monkeypatch):
+    """The card of a dead board with three events, sealed under its board's key, and the site's."""
+    folder = tmp_path / "credentials"
+    folder.mkdir()
+    (folder / "kiosk.board-key").write_bytes(bytes(range(32)))
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(folder))
+    queue = Queue(named)
+    ids = queue.fill(3)
+    queue.close()
+    private, public = recovery_pair()
+    state = Path(load(named).paths.state_dir)
+    leave_for_recovery(state, public)
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY")
+    key = tmp_path / "site.key"
+    key.write_bytes(base64.b64encode(private))
+    card = tmp_path / "card"
+    shutil.copytree(state, card)
+    return card, key, ids
+
+
+def test_a_dead_boards_card_is_exported_elsewhere(kiosk, config, dead, tmp_path):
+    """With the site's recovery key, under the id it had; without it the card opens nothing."""
+    card, key, ids = dead
+    elsewhere, file = config(), tmp_path / "events.jsonl"
+    command = ("outbox", "export", file, "--from", card, "--config", elsewhere)
+    status, _, err = kiosk(*command)
+    assert (status, file.exists()) == (1, False)
+    assert "site's recovery key" in err
+    status, out, err = kiosk(*command, "--recovery-key", key)
+    assert status == 0, err
+    assert "3 events" in out
+    device = (card / "device.id").read_text().split()[0]
+    lines = [json.loads(line) for line in file.read_bytes().splitlines()]
+    assert [(line["A1"], line["D1"]) for line in lines] == [(name, device) for name in ids]
+
+
+@pytest.mark.parametrize("wrong", ["another key", "no key", "no folder"])
+def test_what_opens_no_card_is_named(kiosk, config, dead, tmp_path, wrong):
+    """Nothing is written, neither to the file nor to the card."""
+    card, key, _ = dead
+    if wrong == "another key":
+        key.write_bytes(base64.b64encode(bytes(31) + b"\1"))
+    elif wrong == "no key":
+        key.write_text("hello")
+    else:
+        card = tmp_path
+    before = sorted(path.name for path in card.iterdir())
+    file = tmp_path / "events.jsonl"
+    command = ("outbox", "export", file, "--from", card, "--recovery-key", key)
+    status, _, err = kiosk(*command, "--config", config())
+    assert status in {1, 2}
+    assert {"another key": "authenticate", "no key": "--recovery-key", "no folder": "no outbox.db"}[
+        wrong
+    ] in err
+    assert not file.exists()
+    assert {*before, "lock"} >= {path.name for path in card.iterdir()} - {"kiosk.toml"}
