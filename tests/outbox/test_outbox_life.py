@@ -155,7 +155,7 @@ def test_settling_erases_all_but_what_identifies(outbox, punches, ask, word):
     assert outbox.lease(1) == []
 
 
-def test_a_rejected_event_is_kept_whole(outbox, punches, ask, vault, device):
+def test_a_rejected_event_is_kept_whole(outbox, punches, ask, vault):
     """`rejected` is quarantine: the body stays, sealed, and nothing is sent again."""
     punch = punches.make()
     outbox.put(punch)
