@@ -83,6 +83,7 @@ class Kiosk:
             self._state.outbox_path,
             vault=self._state.vault,
             device_id=self._state.device,
+            former_id=self._state.former,
             signer=self._state.signer,
             clock=clock,
         )

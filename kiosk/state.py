@@ -6,6 +6,7 @@ import base64
 import fcntl
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,21 @@ import numpy as np
 
 from kiosk.config import Settings
 from kiosk.decide.gallery import Gallery, Template
-from kiosk.errors import KioskError, OutboxLockedError, VaultError
+from kiosk.errors import KioskError, OutboxLockedError, UserError, VaultError
 from kiosk.folder import make_folder
+from kiosk.identity import (
+    ID_FILE,
+    RECOVERY_FILE,
+    Device,
+    board_serial,
+    bound_device,
+    device,
+    has_credential,
+    open_vault,
+    recover_vault,
+)
 from kiosk.types import Embedding
-from kiosk.vault import ID_FILE, KEY_FILE, Vault, device_id, open_vault, write_atomic
+from kiosk.vault import KEY_FILE, Vault, write_atomic
 from kiosk.wire.signing import Signer
 
 GALLERY_FILE = "gallery.sealed"
@@ -32,6 +44,8 @@ class State:
     folder: Path
     vault: Vault
     device: str
+    former: str
+    """The id on another board that this card came from, "" if it never moved."""
     signer: Signer | None
     lock_descriptor: int
 
@@ -100,6 +114,37 @@ def open_state(settings: Settings) -> State:
     """
     folder = Path(settings.paths.state_dir)
     make_folder(folder, "paths.state_dir", 0o700)
+
+    def keys() -> tuple[Vault, Device]:
+        _check_identity(folder)
+        vault = open_vault(folder)
+        return vault, bound_device(folder, vault, board_serial())
+
+    return _held(folder, keys, settings.server.key_id)
+
+
+def open_card(folder: Path, key_id: str, recovery_key: bytes | None) -> State:
+    """Open the state folder on the card of another board, under the id that it has there.
+
+    Without a recovery key the card must hold its own secret. Raises VaultError for one that does
+    not open, OutboxLockedError when another process holds it.
+    """
+
+    def keys() -> tuple[Vault, Device]:
+        if not (folder / OUTBOX_FILE).is_file():
+            raise UserError(f"{folder}: expected a kiosk's state folder, it holds no {OUTBOX_FILE}")
+        # Nothing is made here: a new secret beside a queue would open none of it.
+        known = [name for name in (KEY_FILE, RECOVERY_FILE) if (folder / name).exists()]
+        if not known:
+            raise VaultError(f"{folder}: expected {KEY_FILE} or {RECOVERY_FILE}, got neither")
+        if recovery_key is not None:
+            return recover_vault(folder, recovery_key), device(folder)
+        return open_vault(folder, {}), device(folder)
+
+    return _held(folder, keys, key_id)
+
+
+def _held(folder: Path, keys: Callable[[], tuple[Vault, Device]], key_id: str) -> State:
     try:
         descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except (OSError, ValueError) as error:
@@ -111,11 +156,9 @@ def open_state(settings: Settings) -> State:
         ) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        _check_identity(folder)
-        vault = open_vault(folder)
-        key_id = settings.server.key_id
+        vault, here = keys()
         signer = Signer(key_id, vault.sign_key) if key_id else None
-        return State(folder, vault, device_id(folder), signer, descriptor)
+        return State(folder, vault, here.id, here.former, signer, descriptor)
     except BlockingIOError as error:
         os.close(descriptor)
         raise OutboxLockedError(
@@ -138,7 +181,7 @@ def read_identity(settings: Settings) -> tuple[str, Vault]:
     except OutboxLockedError:
         folder = Path(settings.paths.state_dir)
         _check_identity(folder)
-        return device_id(folder), open_vault(folder)
+        return device(folder).id, open_vault(folder)
     state.close()
     return state.device, state.vault
 
@@ -146,7 +189,7 @@ def read_identity(settings: Settings) -> tuple[str, Vault]:
 def _check_identity(folder: Path) -> None:
     """Without its secret and id sealed data is lost: new ones in their place would hide that."""
     sealed = [name for name in (GALLERY_FILE, OUTBOX_FILE) if (folder / name).exists()]
-    for name in (KEY_FILE, ID_FILE):
+    for name in (ID_FILE,) if has_credential() else (KEY_FILE, ID_FILE):
         if sealed and not (folder / name).exists():
             raise VaultError(
                 f"{folder}: {name} expected beside {' and '.join(sealed)}, nothing is there",

@@ -12,14 +12,13 @@ import errno
 import hashlib
 import hmac
 import os
-import re
 import stat
 import tempfile
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -27,7 +26,6 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from kiosk.errors import VaultError
 
 KEY_FILE = "device.secret"
-ID_FILE = "device.id"
 SECRET_BYTES = 32
 TAG_BYTES = 16
 
@@ -35,7 +33,7 @@ TAG_BYTES = 16
 _HEADER = b"KSV\x01"
 _NONCE_BYTES = 12
 _GCM_TAG_BYTES = 16
-_UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+_LEAST_SEALED = len(_HEADER) + _NONCE_BYTES + _GCM_TAG_BYTES
 _MAX_SMALL_FILE = 4096
 
 
@@ -59,9 +57,14 @@ class Vault:
         nonce = os.urandom(_NONCE_BYTES)
         return _HEADER + nonce + self._aead.encrypt(nonce, data, _bound(context))
 
+    @staticmethod
+    def is_sealed(blob: bytes) -> bool:
+        """Whether bytes look like what `seal` makes; only `unseal` knows."""
+        return len(blob) >= _LEAST_SEALED and blob.startswith(_HEADER)
+
     def unseal(self, blob: bytes, context: str) -> bytes:
         """Open what `seal` made; VaultError for anything else, whatever was changed in it."""
-        if len(blob) < len(_HEADER) + _NONCE_BYTES + _GCM_TAG_BYTES:
+        if len(blob) < _LEAST_SEALED:
             raise VaultError(f"{context}: expected sealed bytes, got only {len(blob)}")
         if not blob.startswith(_HEADER):
             raise VaultError(
@@ -90,32 +93,41 @@ class Vault:
         return hmac.new(self._tag_key, message, hashlib.sha256).digest()[:TAG_BYTES]
 
 
-def open_vault(state_dir: Path) -> Vault:
-    """Open the vault of `state_dir`, making its secret the first time.
+def recovery_pair() -> tuple[bytes, bytes]:
+    """Make a key pair for `seal_to` and `open_with`: private and public, 32 bytes each."""
+    private = X25519PrivateKey.generate()
+    return private.private_bytes_raw(), private.public_key().public_bytes_raw()
 
-    VaultError if the secret is not a plain file of 32 bytes that only this user can read.
+
+def seal_to(public: bytes, data: bytes, context: str) -> bytes:
+    """Seal for whoever holds the private key of `public`: X25519 (RFC 7748) with a key made for
+    this once, HKDF-SHA256 over what both sides know, then as `Vault.seal`.
+
+    VaultError for bytes that are no public key.
     """
-    path = state_dir / KEY_FILE
-    secret = _read_or_create(path, lambda: os.urandom(SECRET_BYTES))
-    if len(secret) != SECRET_BYTES:
-        raise VaultError(
-            f"{path}: expected {SECRET_BYTES} bytes, got {len(secret)}",
-            hint="restore it from a backup; what is sealed cannot be read without it",
-        )
-    return Vault(secret)
+    once = X25519PrivateKey.generate()
+    mine = once.public_key().public_bytes_raw()
+    return mine + _between(once, public, mine + public).seal(data, context)
 
 
-def device_id(state_dir: Path) -> str:
-    """Return the device id of `state_dir`, a random UUID made the first time."""
-    path = state_dir / ID_FILE
-    content = _read_or_create(path, lambda: f"{uuid.uuid4()}\n".encode("ascii"))
-    text = content.decode("ascii", errors="replace").strip()
-    if not _UUID4.fullmatch(text):
+def open_with(private: bytes, blob: bytes, context: str) -> bytes:
+    """Open what `seal_to` made for this key's public half; VaultError for anything else."""
+    if len(private) != SECRET_BYTES:
+        raise VaultError(f"expected a private key of {SECRET_BYTES} bytes, got {len(private)}")
+    key = X25519PrivateKey.from_private_bytes(private)
+    theirs, sealed = blob[:SECRET_BYTES], blob[SECRET_BYTES:]
+    mine = key.public_key().public_bytes_raw()
+    return _between(key, theirs, theirs + mine).unseal(sealed, context)
+
+
+def _between(private: X25519PrivateKey, public: bytes, both: bytes) -> Vault:
+    try:
+        shared = private.exchange(X25519PublicKey.from_public_bytes(public))
+    except ValueError as cause:
         raise VaultError(
-            f"{path}: expected a random UUID in lower case, got something else",
-            hint="restore it from a backup; without it the server sees a new device",
-        )
-    return text
+            f"expected a public key of {SECRET_BYTES} bytes, got {len(public)} that are none"
+        ) from cause
+    return Vault(_derive(shared, b"recovery" + both))
 
 
 def write_atomic(path: Path, data: bytes, mode: int = 0o600) -> None:
@@ -158,20 +170,24 @@ def _bound(context: str) -> bytes:
     return _HEADER + context.encode("utf-8")
 
 
-def _read_or_create(path: Path, make: Callable[[], bytes]) -> bytes:
-    """Read a private file, or create it; of two creators at once both get the winner's content."""
+def read_or_create(path: Path, make: Callable[[], bytes]) -> bytes:
+    """Read a private file, or create it; of two creators at once both get the winner's content.
+
+    VaultError if it is not a plain file that only this user can read.
+    """
     with _named_failure(path):
         with contextlib.suppress(FileNotFoundError):  # absent is the first start, made below
-            return _read_private(path)
+            return read_private(path)
         with _temporary(path.parent, make(), 0o600) as temporary:
             # A hard link, unlike a rename, fails if the name was taken meanwhile.
             with contextlib.suppress(FileExistsError):  # a lost race: the winner's is read below
                 path.hardlink_to(temporary)
             _sync_folder(path.parent)
-        return _read_private(path)
+        return read_private(path)
 
 
-def _read_private(path: Path) -> bytes:
+def read_private(path: Path) -> bytes:
+    """Read a small file that only this user can read; OSError, or VaultError for any other."""
     # O_NONBLOCK: a pipe in its place must not hang the start.
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     descriptor = os.open(path, flags)

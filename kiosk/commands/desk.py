@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kiosk.clock import SystemClock
 from kiosk.config import Settings
 from kiosk.control import ask, daemon_listens
 from kiosk.decide.gallery import Gallery
-from kiosk.state import State, open_state
+from kiosk.state import State, open_card, open_state
 
 if TYPE_CHECKING:
+    from kiosk.outbox.operations import Operation
     from kiosk.outbox.store import Outbox
     from kiosk.people import Marks, People
 
@@ -49,6 +51,18 @@ def desk(settings: Settings) -> Iterator[Ask]:
 
 
 @contextmanager
+def card(folder: Path, key_id: str, recovery_key: bytes | None) -> Iterator[Ask]:
+    """The queue on the card of another board, which no daemon holds."""
+    state = open_card(folder, key_id, recovery_key)
+    try:
+        with _queue(state) as outbox:
+            of_the_queue = operations_of(outbox)
+            yield lambda operation, **arguments: of_the_queue[operation](arguments)
+    finally:
+        state.close()
+
+
+@contextmanager
 def _queue(state: State) -> Iterator[Outbox]:
     from kiosk.outbox.store import Outbox
 
@@ -56,6 +70,7 @@ def _queue(state: State) -> Iterator[Outbox]:
         state.outbox_path,
         vault=state.vault,
         device_id=state.device,
+        former_id=state.former,
         signer=state.signer,
         clock=SystemClock(),
     )
@@ -66,12 +81,17 @@ def _queue(state: State) -> Iterator[Outbox]:
         outbox.close(5.0)
 
 
+def operations_of(outbox: Outbox) -> Mapping[str, Operation]:
+    """What may be asked of a queue, by name."""
+    from kiosk.outbox.operations import operations
+
+    return operations(outbox)
+
+
 def _on_files(
     settings: Settings, state: State, outbox: Outbox, operation: str, **arguments: Any
 ) -> dict[str, Any]:
-    from kiosk.outbox.operations import operations
-
-    of_the_queue = operations(outbox)
+    of_the_queue = operations_of(outbox)
     if operation in of_the_queue:
         return of_the_queue[operation](arguments)
     return _people(settings, state, outbox).handlers()[operation](arguments)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from kiosk.commands.console import (
     settings_of,
     table,
 )
-from kiosk.commands.desk import Ask, desk, perform
+from kiosk.commands.desk import Ask, card, desk, perform
+from kiosk.commands.key import key_of
 from kiosk.errors import UserError
 from kiosk.vault import write_atomic
 
@@ -38,6 +40,16 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     one.set_defaults(action=show_event)
     out = outbox.add_parser("export", help="write what waits and what was set aside to a file")
     out.add_argument("file", type=Path, metavar="FILE", help="is made, or replaced as a whole")
+    out.add_argument(
+        "--from",
+        dest="folder",
+        type=Path,
+        metavar="DIR",
+        help="the state folder on the card of a dead board, mounted here",
+    )
+    out.add_argument(
+        "--recovery-key", type=Path, metavar="FILE", help="the site's, for a card that is sealed"
+    )
     out.set_defaults(action=export_events)
     aside = outbox.add_parser("quarantine", help="what was set aside, and why")
     aside.set_defaults(action=show_quarantine)
@@ -99,7 +111,7 @@ def export_events(options: argparse.Namespace) -> int:
     """
     if options.file.exists():
         raise UserError(f"{options.file}: expected a name that is free, there is a file")
-    with desk(settings_of(options)) as ask_for:
+    with _queue_of(options) as ask_for:
         messages, unreadable = _drained(ask_for)
     write_atomic(options.file, b"".join(f"{line}\n".encode() for line in messages))
     if options.file.stat().st_mode & 0o077:
@@ -113,6 +125,25 @@ def export_events(options: argparse.Namespace) -> int:
     else:
         say(f"{len(messages)} events in {options.file}; they stay queued here as well")
     return 1 if unreadable else 0
+
+
+def _queue_of(options: argparse.Namespace) -> AbstractContextManager[Ask]:
+    settings = settings_of(options)
+    if options.folder is None:
+        if options.recovery_key is not None:
+            raise UserError("--recovery-key: expected together with --from DIR")
+        return desk(settings)
+    private = None
+    if options.recovery_key is not None:
+        private = key_of(_text_of(options.recovery_key), "--recovery-key")
+    return card(options.folder, settings.server.key_id, private)
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: expected the site's recovery key, got: {error}") from error
 
 
 def _drained(ask_for: Ask) -> tuple[list[str], list[dict[str, Any]]]:

@@ -15,12 +15,16 @@ class Bodies:
     """Writes, seals and opens the drafts and bodies of one device.
 
     A seal is bound to device, event and purpose: rows that were swapped, or brought from another
-    card, do not open (VaultError).
+    card, do not open (VaultError). The device is bound by its secret. Its id lies under the seal:
+    what was recorded on another board, before the card moved here, is sent under the id it had.
     """
 
-    def __init__(self, vault: Vault, device_id: str, signer: Signer | None) -> None:
+    def __init__(
+        self, vault: Vault, device_id: str, signer: Signer | None, *, former_id: str = ""
+    ) -> None:
         self._vault = vault
         self._device_id = device_id
+        self._former_id = former_id
         self._signer = signer
 
     def draft(self, punch: Punch) -> Callable[[str], bytes]:
@@ -32,8 +36,8 @@ class Bodies:
         content, seen = message.draft(punch), punch.seen
 
         def seal(seq: str) -> bytes:
-            moment = [seen.utc_ms, seen.boottime_ns, seen.boot_id, seen.trust.value, seq]
-            head = json.dumps(moment).encode("ascii")
+            moment = [seen.utc_ms, seen.boottime_ns, seen.boot_id, seen.trust.value]
+            head = json.dumps([*moment, seq, self._device_id]).encode("ascii")
             return self._vault.seal(head + b"\n" + content, self._context("draft", punch.event_id))
 
         return seal
@@ -46,9 +50,17 @@ class Bodies:
         """Return 16 bytes that only this device id gives, under this secret."""
         return self._vault.tag(self._device_id, "outbox.device")
 
-    def mark_tag(self, data: bytes) -> bytes:
-        """Return 16 bytes that authenticate the high-water mark of this device's queue."""
-        return self._vault.tag(f"{self._device_id}/{data.hex()}", "outbox.mark")
+    def former_check(self) -> bytes | None:
+        """Return the same of the id on the board before, None for a card that never moved."""
+        return self._vault.tag(self._former_id, "outbox.device") if self._former_id else None
+
+    def mark_tags(self, data: bytes) -> list[bytes]:
+        """Return the 16 bytes that authenticate the high-water mark of this device's queue.
+
+        And those that do so for the board which its card came from, if it moved.
+        """
+        ids = [self._device_id, *filter(None, [self._former_id])]
+        return [self._vault.tag(f"{name}/{data.hex()}", "outbox.mark") for name in ids]
 
     def check(self, event_id: str, draft: bytes | None, body: bytes | None) -> None:
         """VaultError unless what is kept of an event, of either form, is this very event's."""
@@ -76,13 +88,13 @@ class Bodies:
 
         Returns the body open and sealed, and the time.
         """
-        written, seq, content = self._opened(event_id, draft)
+        written, seq, device_id, content = self._opened(event_id, draft)
         seen = dated(written)
         body = message.freeze(
             content,
             seen=seen,
             seq=seq,
-            device_id=self._device_id,
+            device_id=device_id,
             signer=self._signer,
         )
         return body, self._vault.seal(body, self._context("body", event_id)), seen
@@ -99,11 +111,11 @@ class Bodies:
         """Return 16 bytes that authenticate a moment in which the clock was synchronised."""
         return self._vault.tag(f"{boot}/{boottime_ns}/{utc_ms}", "outbox.good_time")
 
-    def _opened(self, event_id: str, sealed: bytes) -> tuple[Stamp, str, bytes]:
+    def _opened(self, event_id: str, sealed: bytes) -> tuple[Stamp, str, str, bytes]:
         opened = self._vault.unseal(sealed, self._context("draft", event_id))
         head, _, content = opened.partition(b"\n")
-        utc_ms, boottime_ns, boot_id, trust, seq = json.loads(head)
-        return Stamp(utc_ms, boottime_ns, boot_id, Trust(trust)), seq, content
+        utc_ms, boottime_ns, boot_id, trust, seq, device_id = json.loads(head)
+        return Stamp(utc_ms, boottime_ns, boot_id, Trust(trust)), seq, device_id, content
 
     def _context(self, purpose: str, event_id: str) -> str:
-        return f"outbox.{purpose}/{self._device_id}/{event_id}"
+        return f"outbox.{purpose}/{event_id}"

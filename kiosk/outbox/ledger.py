@@ -16,6 +16,7 @@ from pathlib import Path
 
 from kiosk.clock import Clock
 from kiosk.errors import OutboxError, UserError, VaultError, WireError
+from kiosk.identity import ID_FILE
 from kiosk.outbox.bodies import Bodies
 from kiosk.outbox.contents import Exported, Shown, content, keep_body, show
 from kiosk.outbox.database import Database
@@ -23,7 +24,7 @@ from kiosk.outbox.hindsight import GoodTime, in_hindsight
 from kiosk.outbox.mark import Mark
 from kiosk.outbox.rows import Recorded, Rows, SetAside
 from kiosk.types import Direction, Envelope, ReceiptStatus, Stamp, Trust
-from kiosk.vault import ID_FILE, KEY_FILE
+from kiosk.vault import KEY_FILE
 
 log = logging.getLogger(__name__)
 
@@ -67,12 +68,24 @@ class Ledger:
                     "INSERT INTO device (id, secret_check, device_check) VALUES (1, ?, ?)", *ours
                 )
                 return
+            if row == (ours[0], self._bodies.former_check()):
+                self._move(rows, ours[1])
+                return
         for name, right, came in zip((KEY_FILE, ID_FILE), row, ours, strict=True):
             if right != came:
                 raise OutboxError(
                     f"{where}: expected the {name} that this queue was sealed with, got another",
                     hint=f"restore {name} from a backup, or move the queue away and begin anew",
                 )
+
+    def _move(self, rows: Rows, device_check: bytes) -> None:
+        """The card came from another board: what it recorded there keeps id and numbers."""
+        rows.run("UPDATE device SET device_check = ?", device_check)
+        rows.run("INSERT INTO epoch (name) VALUES (lower(hex(randomblob(4))))")
+        (queued,) = rows.one("SELECT sum(queued) FROM epoch")
+        meaning = "what waits is sent under its id there, new events under a new id"
+        fields = {"waiting": queued, "meaning": meaning}
+        log.critical("outbox.moved_to_another_board", extra={"fields": fields})
 
     def epochs(self) -> dict[str, int]:
         """Return the highest number of every epoch by name, the newest last."""

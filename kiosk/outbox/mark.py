@@ -12,7 +12,7 @@ import errno
 import mmap
 import os
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -81,12 +81,12 @@ def loss(reading: Reading, highest: Mapping[str, int]) -> Loss | None:
 class Mark:
     """The file. Made, used and closed by the thread that owns the database."""
 
-    def __init__(self, path: Path, tag: Callable[[bytes], bytes]) -> None:
-        """Open it, or make it; `tag` is a keyed hash that nobody else can make.
+    def __init__(self, path: Path, tags: Callable[[bytes], Sequence[bytes]]) -> None:
+        """Open it, or make it; `tags` are keyed hashes that nobody else can make, ours first.
 
         OutboxFullError: no space to make it. OutboxBrokenError: it cannot be read or written.
         """
-        self._path, self._tag = path, tag
+        self._path, self._tags = path, tags
         self._buffer = mmap.mmap(-1, _SLOT_BYTES)
         self._generation = 0
         with self._errors_named():
@@ -155,7 +155,7 @@ class Mark:
             now.begun,
             now.given,
         )
-        data += self._tag(data)
+        data += self._tags(data)[0]
         # Direct writes need memory and lengths in whole sectors.
         self._buffer[: len(data)] = data
         offset = self._generation % 2 * _SLOT_BYTES
@@ -185,7 +185,7 @@ class Mark:
         for offset in (0, _SLOT_BYTES):
             end = offset + _SLOT.size
             data, tag = content[offset:end], content[end : end + TAG_BYTES]
-            if len(data) < _SLOT.size or not data.startswith(_MAGIC) or tag != self._tag(data):
+            if len(data) < _SLOT.size or not data.startswith(_MAGIC) or tag not in self._tags(data):
                 continue
             _, generation, standing, version, epoch, begun, given = _SLOT.unpack(data)
             if generation > self._generation:

@@ -70,7 +70,7 @@ class Queue:
 def open_queue(path: Path, bodies: Bodies, clock: Clock) -> Queue:
     """Open, check, and where need be mend the queue at `path`; errors as of `Outbox.start`."""
     finish(path)
-    mark = Mark(path.with_name("outbox.mark"), bodies.mark_tag)
+    mark = Mark(path.with_name("outbox.mark"), bodies.mark_tags)
     try:
         queue = _sound_queue(path, mark, bodies, clock)
         try:

@@ -50,10 +50,12 @@ class Outbox:
         device_id: str,
         signer: Signer | None,
         clock: Clock,
+        former_id: str = "",
     ) -> None:
+        """`former_id`: the device's id on the board that its card came from, "" for none."""
         self._path = path
         self._clock = clock
-        self._bodies = Bodies(vault, device_id, signer)
+        self._bodies = Bodies(vault, device_id, signer, former_id=former_id)
         self._owner = Owner("outbox", deadline_s=_DEADLINE_S)
         self._queue: Queue | None = None
         self.arrived = threading.Event()

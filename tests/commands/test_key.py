@@ -6,6 +6,7 @@ import json
 import pytest
 
 from kiosk.config import load
+from kiosk.identity import recover_vault
 from kiosk.state import open_state
 
 
@@ -65,3 +66,59 @@ def test_without_a_key_id_it_is_said_that_nothing_is_signed(kiosk, config):
     status, out, err = kiosk("key", "show", "--config", config(), "--json")
     assert (status, json.loads(out)["key_id"]) == (0, None)
     assert "server.key_id is empty" in err
+
+
+def test_the_secret_is_sealed_under_the_boards_key(kiosk, named, tmp_path, monkeypatch):
+    """With the credential it works as before; without it the file opens nothing."""
+    before = open_state(load(named))
+    before.close()
+    folder = tmp_path / "credentials"
+    folder.mkdir()
+    (folder / "kiosk.board-key").write_bytes(bytes(range(32)))
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(folder))
+    status, out, err = kiosk("key", "wrap", "--config", named)
+    assert status == 0
+    assert "sealed under this board's key" in out
+    assert "unused blocks" in err
+    after = open_state(load(named))
+    after.close()
+    assert after.vault.sign_key == before.vault.sign_key
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY")
+    status, out, err = kiosk("key", "show", "--config", named)
+    assert (status, out) == (1, "")
+    assert "sealed under a board's key" in err
+
+
+@pytest.mark.parametrize("command", [("wrap",), ("recovery", base64.b64encode(bytes(32)).decode())])
+def test_keys_are_not_changed_under_a_running_daemon(kiosk, named, command):
+    """Whoever holds the state is named."""
+    state = open_state(load(named))
+    status, _, err = kiosk("key", *command, "--config", named)
+    assert status == 1
+    assert "held by another process" in err
+    state.close()
+
+
+def test_a_recovery_key_is_made_once_and_opens_the_card(kiosk, named, tmp_path):
+    """The public half at set-up, the private half years later on another machine."""
+    private = tmp_path / "site.key"
+    status, out, err = kiosk("key", "make-recovery", private)
+    assert status == 0
+    assert "keep it offline" in err
+    assert private.stat().st_mode & 0o777 == 0o600
+    assert kiosk("key", "recovery", out.strip(), "--config", named)[0] == 0
+    state = open_state(load(named))
+    state.close()
+    recovered = recover_vault(state.folder, base64.b64decode(private.read_text()))
+    assert recovered.sign_key == state.vault.sign_key
+    status, _, err = kiosk("key", "make-recovery", private)
+    assert status == 2
+    assert "there is one already" in err
+
+
+@pytest.mark.parametrize("public", ["", "AAAA", "not base64!", "A" * 44])
+def test_what_is_no_public_key_is_refused(kiosk, named, public):
+    """Named, before anything is written."""
+    status, _, err = kiosk("key", "recovery", public, "--config", named)
+    assert status == 2
+    assert "PUBLIC: expected base64 of 32 bytes" in err

@@ -1,9 +1,12 @@
 """`kiosk outbox list`, `show`, `export`: with a daemon and without one, the same."""
 
+import base64
 import json
 import random
+import shutil
 import stat
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +14,12 @@ import pytest
 from kiosk.clock import SystemClock
 from kiosk.config import load
 from kiosk.control import ControlServer
+from kiosk.identity import leave_for_recovery
 from kiosk.outbox.operations import operations
 from kiosk.outbox.store import Outbox
 from kiosk.state import open_state
 from kiosk.types import Direction, Embedding, Punch
+from kiosk.vault import recovery_pair
 from kiosk.wire import message
 from kiosk.wire.eventid import new_event_id
 
@@ -174,3 +179,62 @@ def test_an_empty_queue_is_an_empty_file(kiosk, named, tmp_path):
     file = tmp_path / "events.jsonl"
     assert kiosk("outbox", "export", file, "--config", named)[0] == 0
     assert file.read_bytes() == b""
+
+
+@pytest.fixture
+def dead(named, tmp_path, monkeypatch):
+    """The card of a dead board with three events, sealed under its board's key, and the site's."""
+    folder = tmp_path / "credentials"
+    folder.mkdir()
+    (folder / "kiosk.board-key").write_bytes(bytes(range(32)))
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(folder))
+    queue = Queue(named)
+    ids = queue.fill(3)
+    queue.close()
+    private, public = recovery_pair()
+    state = Path(load(named).paths.state_dir)
+    leave_for_recovery(state, public)
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY")
+    key = tmp_path / "site.key"
+    key.write_bytes(base64.b64encode(private))
+    card = tmp_path / "card"
+    shutil.copytree(state, card)
+    return card, key, ids
+
+
+def test_a_dead_boards_card_is_exported_elsewhere(kiosk, config, dead, tmp_path):
+    """With the site's recovery key, under the id it had; without it the card opens nothing."""
+    card, key, ids = dead
+    elsewhere, file = config(), tmp_path / "events.jsonl"
+    command = ("outbox", "export", file, "--from", card, "--config", elsewhere)
+    status, _, err = kiosk(*command)
+    assert (status, file.exists()) == (1, False)
+    assert "site's recovery key" in err
+    status, out, err = kiosk(*command, "--recovery-key", key)
+    assert status == 0, err
+    assert "3 events" in out
+    device = (card / "device.id").read_text().split()[0]
+    lines = [json.loads(line) for line in file.read_bytes().splitlines()]
+    assert [(line["A1"], line["D1"]) for line in lines] == [(name, device) for name in ids]
+
+
+@pytest.mark.parametrize("wrong", ["another key", "no key", "no folder"])
+def test_what_opens_no_card_is_named(kiosk, config, dead, tmp_path, wrong):
+    """Nothing is written, neither to the file nor to the card."""
+    card, key, _ = dead
+    if wrong == "another key":
+        key.write_bytes(base64.b64encode(bytes(31) + b"\1"))
+    elif wrong == "no key":
+        key.write_text("hello")
+    else:
+        card = tmp_path
+    before = sorted(path.name for path in card.iterdir())
+    file = tmp_path / "events.jsonl"
+    command = ("outbox", "export", file, "--from", card, "--recovery-key", key)
+    status, _, err = kiosk(*command, "--config", config())
+    assert status in {1, 2}
+    assert {"another key": "authenticate", "no key": "--recovery-key", "no folder": "no outbox.db"}[
+        wrong
+    ] in err
+    assert not file.exists()
+    assert {*before, "lock"} >= {path.name for path in card.iterdir()} - {"kiosk.toml"}

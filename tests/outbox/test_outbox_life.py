@@ -155,7 +155,7 @@ def test_settling_erases_all_but_what_identifies(outbox, punches, ask, word):
     assert outbox.lease(1) == []
 
 
-def test_a_rejected_event_is_kept_whole(outbox, punches, ask, vault, device):
+def test_a_rejected_event_is_kept_whole(outbox, punches, ask, vault):
     """`rejected` is quarantine: the body stays, sealed, and nothing is sent again."""
     punch = punches.make()
     outbox.put(punch)
@@ -163,7 +163,7 @@ def test_a_rejected_event_is_kept_whole(outbox, punches, ask, vault, device):
     outbox.settle(punch.event_id, Receipt(ReceiptStatus.REJECTED, 0.0))
     assert outbox.lease(1) == []
     ((sealed, reason),) = ask(outbox, "SELECT body, reason FROM quarantine")
-    assert vault.unseal(sealed, f"outbox.body/{device}/{punch.event_id}") == body
+    assert vault.unseal(sealed, f"outbox.body/{punch.event_id}") == body
     assert reason == "rejected by the server"
     assert outbox.status().quarantined == 1
     assert ask(outbox, "SELECT answer FROM event") == [("rejected",)]

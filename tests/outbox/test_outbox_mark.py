@@ -173,11 +173,11 @@ def test_the_mark_of_another_device_is_none(tmp_path):
     """The mark authenticates: one that was brought along, or written by hand, says nothing."""
     mine, other = Vault(bytes(32)), Vault(bytes(range(32)))
     path = tmp_path / "outbox.mark"
-    mark = Mark(path, lambda data: mine.tag(data.hex(), "test"))
+    mark = Mark(path, lambda data: [mine.tag(data.hex(), "test")])
     mark.count("01234567", 5)
     mark.close()
     for vault, known in ((mine, 5), (other, None)):
-        mark = Mark(path, lambda data, vault=vault: vault.tag(data.hex(), "test"))
+        mark = Mark(path, lambda data, vault=vault: [vault.tag(data.hex(), "test")])
         mark.close()
         assert (mark.reading and mark.reading.given) == known
         assert mark.existed
@@ -190,7 +190,7 @@ def test_the_mark_is_whole_after_every_write(tmp_path):
         return Vault(bytes(32)).tag(data.hex(), "test")
 
     path = tmp_path / "outbox.mark"
-    mark = Mark(path, tag)
+    mark = Mark(path, lambda data: [tag(data)])
     steps = [
         (lambda: mark.count("0a0b0c0d", 7), (Standing.RUNNING, 7, 7)),
         (lambda: mark.begin("0a0b0c0d", 8), (Standing.RUNNING, 8, 7)),
@@ -201,7 +201,7 @@ def test_the_mark_is_whole_after_every_write(tmp_path):
     ]
     for step, (standing, begun, given) in steps:
         step()
-        other = Mark(path, tag)
+        other = Mark(path, lambda data: [tag(data)])
         other.close()
         assert other.reading == Reading(standing, VERSION, "0a0b0c0d", begun, given)
     mark.close()

@@ -14,11 +14,11 @@ from kiosk.capture.camera import EndOfFrames, open_camera
 from kiosk.clock import SystemClock
 from kiosk.config import Camera, Models, Replay, Server, Settings
 from kiosk.decide.gallery import Gallery, Template
+from kiosk.identity import open_vault
 from kiosk.logbook import Logbook
 from kiosk.outbox.store import Outbox
 from kiosk.reception import Reception
 from kiosk.types import Receipt, ReceiptStatus
-from kiosk.vault import open_vault
 from kiosk.vision import manifest as manifest_module
 from kiosk.vision.picture import load_picture
 from kiosk.vision.pipeline import open_pipeline

@@ -9,7 +9,8 @@ import pytest
 
 from kiosk import vault
 from kiosk.errors import VaultError
-from kiosk.vault import device_id, open_vault, write_atomic
+from kiosk.identity import device, open_vault
+from kiosk.vault import write_atomic
 
 
 def test_the_first_start_makes_a_private_secret_and_keeps_it(tmp_path):
@@ -38,7 +39,7 @@ def test_two_devices_have_two_secrets(tmp_path):
     for home in homes:
         home.mkdir()
     assert open_vault(homes[0]).sign_key != open_vault(homes[1]).sign_key
-    assert device_id(homes[0]) != device_id(homes[1])
+    assert device(homes[0]).id != device(homes[1]).id
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o644, 0o620, 0o777])
@@ -109,7 +110,7 @@ def test_a_lost_race_yields_the_winners_secret(tmp_path, monkeypatch):
     assert [entry.name for entry in tmp_path.iterdir()] == ["device.secret"]
 
 
-@pytest.mark.parametrize("ask", [lambda home: open_vault(home).sign_key, device_id])
+@pytest.mark.parametrize("ask", [lambda home: open_vault(home).sign_key, device])
 def test_many_creators_agree(tmp_path, ask):
     """However many start at once, there is one secret and one id."""
     barrier = threading.Barrier(8)
@@ -131,8 +132,8 @@ def test_many_creators_agree(tmp_path, ask):
 
 def test_the_device_id_is_made_once(tmp_path):
     """A random UUID in lower case, the same at every start."""
-    first = device_id(tmp_path)
-    assert device_id(tmp_path) == first
+    first = device(tmp_path).id
+    assert device(tmp_path).id == first
     assert (tmp_path / "device.id").read_text(encoding="ascii") == f"{first}\n"
     assert first[14] == "4"
 
@@ -143,11 +144,11 @@ def test_a_damaged_device_id_is_refused_and_left_alone(tmp_path, text):
     path = tmp_path / "device.id"
     write_atomic(path, text)
     with pytest.raises(VaultError, match=r"device\.id: expected a random UUID"):
-        device_id(tmp_path)
+        device(tmp_path)
     assert path.read_bytes() == text
 
 
-@pytest.mark.parametrize("ask", [open_vault, device_id])
+@pytest.mark.parametrize("ask", [open_vault, device])
 @pytest.mark.parametrize("where", ["absent", "file/below"])
 def test_a_folder_that_cannot_be_written_is_named(tmp_path, ask, where):
     """A wrong state_dir is an error with its path and what to check."""
