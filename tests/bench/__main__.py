@@ -18,7 +18,8 @@ def main() -> None:
     rows = [*embedders.rows(), *accuracy.rows(), *large.rows()]
     decision.tell()
     # A process of its own: the daemon has no LiteRT and no scikit-learn.
-    subprocess.run([sys.executable, "-m", "bench.memory"], check=True)
+    for part in ("bench.memory", "bench.outbox"):
+        subprocess.run([sys.executable, "-m", part], check=True)
     print(f"\n{machine.name()}, one thread, best of many in turns\n")
     print("\n".join(table.lines(rows)))
 

@@ -1,0 +1,109 @@
+"""What a punch costs on disk, and whether that grows with the queue. Asserts nothing.
+
+`python -m bench.outbox`. The queue lengths take turns, so that a noisy moment meets all of them.
+"""
+
+import random
+import statistics
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+
+from bench import machine
+from kiosk.clock import NS_PER_S, SystemClock
+from kiosk.outbox.store import Outbox
+from kiosk.types import Embedding, Punch
+from kiosk.vault import Vault
+from kiosk.wire.eventid import new_event_id
+
+LENGTHS = (1_000, 100_000, 1_000_000)
+ROUNDS, PUNCHES = 20, 25
+# Rows like the first one; their seals open for nobody, and nobody asks.
+_EVENTS = """
+    INSERT INTO event (event_id, epoch, number, utc_ms, boottime_ns, boot, trust, state)
+    WITH RECURSIVE n (i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
+    SELECT randomblob(16), 1, i, 1790000000000 + i, i, 1, 'synced', 'queued' FROM n
+"""
+_WAITING = """
+    INSERT INTO waiting (position, draft) SELECT event.position, first.draft
+    FROM event, (SELECT draft FROM waiting LIMIT 1) AS first WHERE event.position > 1
+"""
+
+
+class Line:
+    """An outbox with so many events waiting, and what each further punch took."""
+
+    def __init__(self, folder: Path, length: int) -> None:
+        self.length, self.rng, self.clock = length, random.Random(7), SystemClock()
+        self.face = Embedding.of(np.random.default_rng(7).standard_normal(192), "bench")
+        self.took_ms: list[float] = []
+        self.outbox = Outbox(
+            folder / "outbox.db",
+            vault=Vault(bytes(32)),
+            device_id="0b0e7a52-52a6-4f2c-9d6b-0e0d6f9a2f11",
+            signer=None,
+            clock=self.clock,
+        )
+        self.outbox.start()
+        self.put()
+        self._sql(_EVENTS, length)
+        self._sql(_WAITING)
+        self._sql("UPDATE epoch SET highest = ?, queued = ?", length, length)
+        while self.outbox.tend():
+            pass
+        self.put()
+
+    def put(self) -> None:
+        now = self.clock.now()
+        self.outbox.put(
+            Punch(
+                event_id=new_event_id(now.utc_ms, self.rng),
+                employee=f"E-{self.rng.randrange(300)}",
+                kind=None,
+                embedding=self.face,
+                score=0.9,
+                quality=0.9,
+                liveness=None,
+                seen=now,
+            )
+        )
+
+    def measure(self) -> None:
+        for _ in range(PUNCHES):
+            began = self.clock.boottime_ns()
+            self.put()
+            self.took_ms.append((self.clock.boottime_ns() - began) * 1000 / NS_PER_S)
+            self.outbox.tend()
+
+    def _sql(self, statement: str, *values: object) -> None:
+        connection = self.outbox._queue.database._connection
+        self.outbox._owner.ask(lambda: connection.execute(statement, values), deadline_s=600.0)
+
+
+def main() -> None:
+    print(f"{machine.name()}: one punch on disk, {ROUNDS * PUNCHES} for each length in turns")
+    with ExitStack() as stack:
+        where = sys.argv[1] if len(sys.argv) > 1 else None
+        lines = []
+        for length in LENGTHS:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=where)))
+            lines.append(Line(folder, length))
+            stack.callback(lines[-1].outbox.close, 60.0)
+        for _ in range(ROUNDS):
+            for line in lines:
+                line.measure()
+        base = statistics.median(lines[0].took_ms)
+        for line in lines:
+            p50 = statistics.median(line.took_ms)
+            p95 = statistics.quantiles(line.took_ms, n=20)[-1]
+            print(
+                f"  {line.length:>9} waiting: p50 {p50:.2f} ms, p95 {p95:.2f} ms,"
+                f" p50 / that of {LENGTHS[0]}: {p50 / base:.2f}"
+            )
+
+
+if __name__ == "__main__":
+    main()
