@@ -8,7 +8,6 @@ import threading
 
 import pytest
 
-from kiosk.feedback.notice import NoticeKind
 from kiosk.upkeep import Upkeep
 
 ALWAYS = "[recognition]\nrepeat_window_s = 0\nvisit_gap_s = 0.5\n"
@@ -126,8 +125,8 @@ class Kept:
 def test_the_screen_rests_on_what_is_true():
     """Told once when nothing can be recorded any more, and once when it can again."""
     stop, told, waited = threading.Event(), [], []
-    screen = type("Screen", (), {"rest": staticmethod(told.append)})
+    screen = type("Screen", (), {"cannot_record": staticmethod(told.append)})
     clock = type("Clock", (), {"wait": staticmethod(lambda _, seconds: waited.append(seconds))})
     Upkeep(Kept(["", "full", "full", "", ""], stop), screen, clock=clock).run(stop)
-    assert told == [NoticeKind.CANNOT_RECORD, NoticeKind.IDLE]
+    assert told == [True, False]
     assert waited == [1.0] * 5
