@@ -49,12 +49,12 @@ def only_loopback(monkeypatch):
 @pytest.fixture(autouse=True)
 def _logging_as_it_was():
     """A command that sets up the journal does so for its own test only."""
-    root, ours = logging.getLogger(), logging.getLogger("kiosk")
-    handlers, levels = root.handlers[:], (root.level, ours.level)
+    loggers = [logging.getLogger(name) for name in (None, "kiosk", "urllib3")]
+    handlers, levels = loggers[0].handlers[:], [logger.level for logger in loggers]
     yield
-    root.handlers[:] = handlers
-    root.setLevel(levels[0])
-    ours.setLevel(levels[1])
+    loggers[0].handlers[:] = handlers
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
 def guarded(connect):

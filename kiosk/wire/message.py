@@ -159,9 +159,10 @@ def parse(body: bytes) -> Message:
     version 7. The caller bounds the size of `body`.
     """
     fields = read_object(body, MessageError)
+    message = read(fields)
     # What JCS cannot write could not be signed either: told here, not at the signature.
     canonical(fields)
-    return read(fields)
+    return message
 
 
 def sender_of(fields: Mapping[str, Any]) -> Sender:
