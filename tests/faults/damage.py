@@ -21,9 +21,10 @@ from faults.account import Account, Server, read
 from faults.aftermath import copied
 from faults.worker import FILE, drain, oldest, people, upkeep
 from kiosk.errors import KioskError, OutboxBrokenError, OutboxFullError
+from kiosk.identity import ID_FILE, device, open_vault
 from kiosk.outbox.store import Outbox
 from kiosk.types import Punch
-from kiosk.vault import ID_FILE, KEY_FILE, Vault, device_id, open_vault
+from kiosk.vault import KEY_FILE, Vault
 from outbox.conftest import StillClock
 
 PAGE = 1024
@@ -73,7 +74,7 @@ def open_state(folder: Path, bug: str = "") -> Outbox:
     return Outbox(
         folder / FILE,
         vault=OpenVault(bytes(32)) if bug else vault,
-        device_id=device_id(folder),
+        device_id=device(folder).id,
         signer=None,
         clock=StillClock(),
     )
