@@ -138,7 +138,7 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o600) -> None:
     """
     with _named_failure(path), _temporary(path.parent, data, mode) as temporary:
         temporary.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
 
 def read_plain(path: Path, most: int, *, follow: bool = False) -> bytes:
@@ -182,7 +182,7 @@ def read_or_create(path: Path, make: Callable[[], bytes]) -> bytes:
             # A hard link, unlike a rename, fails if the name was taken meanwhile.
             with contextlib.suppress(FileExistsError):  # a lost race: the winner's is read below
                 path.hardlink_to(temporary)
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
         return read_private(path)
 
 
@@ -231,8 +231,8 @@ def _temporary(folder: Path, data: bytes, mode: int) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make a rename or a new name in a folder last through a power cut."""
+def sync_folder(folder: Path) -> None:
+    """Make a rename or a new name in a folder last through a power cut; OSError."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

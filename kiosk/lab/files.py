@@ -17,6 +17,7 @@ from kiosk.errors import KioskError, ModelError, UserError
 from kiosk.lab.quantise import check_weights, to_bytes
 from kiosk.lab.runner import outputs_over, session_of
 from kiosk.types import FloatArray
+from kiosk.vault import sync_folder
 
 _STAGE = ".new-"
 
@@ -86,26 +87,17 @@ def staged(out: Path, *, last: str) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix=_STAGE, dir=out) as scratch:
             yield Path(scratch)
             (out / last).unlink(missing_ok=True)
-            _sync(out)
+            sync_folder(out)
             for path in sorted(Path(scratch).iterdir(), key=lambda path: path.name == last):
                 if path.name == last:
-                    _sync(out)
+                    sync_folder(out)
                 path.replace(out / path.name)
-            _sync(out)
+            sync_folder(out)
     except OSError as error:
         raise KioskError(
             f"{out}: a folder to write to expected, {error.strerror or error}",
             hint="make room or name another folder",
         ) from error
-
-
-def _sync(folder: Path) -> None:
-    """Make new names in a folder last through a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def blank_of(model: onnx.ModelProto) -> FloatArray:

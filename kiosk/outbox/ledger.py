@@ -20,10 +20,10 @@ from kiosk.identity import ID_FILE
 from kiosk.outbox.bodies import Bodies
 from kiosk.outbox.contents import Exported, Shown, content, keep_body, show
 from kiosk.outbox.database import Database
-from kiosk.outbox.hindsight import GoodTime, in_hindsight
 from kiosk.outbox.mark import Mark
+from kiosk.outbox.moments import Moments
 from kiosk.outbox.rows import Recorded, Rows, SetAside
-from kiosk.types import Direction, Envelope, ReceiptStatus, Stamp, Trust
+from kiosk.types import Direction, Envelope, ReceiptStatus, Stamp
 from kiosk.vault import KEY_FILE
 
 log = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ class Ledger:
     def _move(self, rows: Rows, device_check: bytes) -> None:
         """The card came from another board: what it recorded there keeps id and numbers."""
         rows.run("UPDATE device SET device_check = ?", device_check)
-        rows.run("INSERT INTO epoch (name) VALUES (lower(hex(randomblob(4))))")
+        rows.begin_epoch()
         (queued,) = rows.one("SELECT sum(queued) FROM epoch")
         meaning = "what waits is sent under its id there, new events under a new id"
         fields = {"waiting": queued, "meaning": meaning}
@@ -95,7 +95,7 @@ class Ledger:
     def begin_epoch(self) -> None:
         """Give numbers from 1 on under a new name, once some that were given are missing."""
         with self._rows() as rows:
-            rows.run("INSERT INTO epoch (name) VALUES (lower(hex(randomblob(4))))")
+            rows.begin_epoch()
 
     def gallery_mark(self) -> int:
         """Return the number of the newest gallery, 0 if none was noted; VaultError if changed."""
@@ -142,7 +142,7 @@ class Ledger:
         """Return the time of a person's latest event in a direction, by order of recording."""
         with self._rows() as rows:
             seen = rows.last_punch(employee_tag, kind)
-            return None if seen is None else self._in_hindsight(rows, seen)
+            return None if seen is None else self._moments(rows).dated(seen)
 
     def waits(self, count: int) -> bool:
         """Return whether at least so many events are queued; nothing is changed."""
@@ -159,11 +159,12 @@ class Ledger:
         while True:
             leased, unsendable = [], []
             with self._rows() as rows:
+                moments = self._moments(rows)
                 earlier = None if beyond is None else rows.event(beyond)
                 events = rows.waiting(limit, beyond=earlier.position if earlier else 0)
                 for event in events:
                     try:
-                        leased.append(self._leased(rows, event))
+                        leased.append(self._leased(rows, event, moments))
                     except (VaultError, WireError) as error:
                         reason = f"cannot be sent: {error}"
                         rows.set_aside(event, reason, self._now_ms())
@@ -207,11 +208,14 @@ class Ledger:
         `beyond`: only events of later positions. The state of none of them changes.
         """
         with self._rows() as rows:
-            return [self._exported(rows, event) for event in rows.held(limit, beyond=beyond)]
+            moments = self._moments(rows)
+            return [
+                self._exported(rows, event, moments) for event in rows.held(limit, beyond=beyond)
+            ]
 
-    def _exported(self, rows: Rows, event: Recorded) -> Exported:
+    def _exported(self, rows: Rows, event: Recorded, moments: Moments) -> Exported:
         try:
-            return Exported(event, self._frozen(rows, event), None)
+            return Exported(event, self._frozen(rows, event, moments), None)
         except (VaultError, WireError) as error:
             return Exported(event, None, error.message)
 
@@ -247,52 +251,26 @@ class Ledger:
             rows.erase(event, status)
         return event
 
-    def _leased(self, rows: Rows, event: Recorded) -> Envelope:
-        body = self._frozen(rows, event)
+    def _leased(self, rows: Rows, event: Recorded, moments: Moments) -> Envelope:
+        body = self._frozen(rows, event, moments)
         rows.run("UPDATE event SET attempts = attempts + 1 WHERE position = ?", event.position)
         return Envelope(event.seq, event.event_id, body, event.attempts + 1)
 
     def note_time(self, now: Stamp, *, rtc: bool) -> None:
         """Note that a boot has begun, and a moment in which its clock is synchronised."""
         with self._rows() as rows:
-            rows.begin_boot(now.boot_id)
-            rows.note_rtc(now.boot_id, rtc)
-            if now.trust is Trust.SYNCED:
-                moment = (rows.boot(now.boot_id), now.boottime_ns, now.utc_ms)
-                rows.note_good_time(*moment, self._bodies.good_time_tag(*moment))
-                if not rows.undated():
-                    rows.keep_last_good_time()
+            self._moments(rows).note(now, rtc=rtc)
 
-    def _in_hindsight(self, rows: Rows, seen: Stamp) -> Stamp:
-        if seen.trust is not Trust.UNSYNCED:
-            return seen
-        boot = rows.known_boot(seen.boot_id)
-        if boot is None:
-            # Lost with a damaged file: what came before it and what after is unknown.
-            return in_hindsight(seen, 0, ())
-        good, now = self._good_times(rows), self._clock.now()
-        if now.trust is Trust.SYNCED:
-            # It dates what was seen in this boot, and bounds what was seen before it.
-            good.append(GoodTime(rows.boot(now.boot_id), now.boottime_ns, now.utc_ms))
-        return in_hindsight(seen, boot, good)
+    def _moments(self, rows: Rows) -> Moments:
+        return Moments(rows, self._bodies, self._clock)
 
-    def _good_times(self, rows: Rows) -> list[GoodTime]:
-        """What is kept and authenticates: a moment that a card has changed dates nothing."""
-        return [
-            moment
-            for moment, tag in rows.good_times()
-            if tag == self._bodies.good_time_tag(moment.boot, moment.boottime_ns, moment.utc_ms)
-        ]
-
-    def _frozen(self, rows: Rows, event: Recorded) -> bytes:
+    def _frozen(self, rows: Rows, event: Recorded, moments: Moments) -> bytes:
         """The body of an event that waits or was set aside; made now if there is none yet."""
         draft, sealed = content(rows, event)
         if sealed is not None:
             return self._bodies.open(event.event_id, sealed)
         # Until this moment a clock that was set right still counts.
-        body, sealed, seen = self._bodies.freeze(
-            event.event_id, draft or b"", lambda seen: self._in_hindsight(rows, seen)
-        )
+        body, sealed, seen = self._bodies.freeze(event.event_id, draft or b"", moments.dated)
         if (seen.utc_ms, seen.trust) != (event.seen.utc_ms, event.seen.trust):
             rows.correct(event, seen)
         keep_body(rows, event, sealed, hashlib.sha256(body).digest())

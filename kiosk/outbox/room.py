@@ -18,6 +18,7 @@ from typing import Any
 from kiosk.errors import OutboxBrokenError, OutboxError, OutboxFullError
 from kiosk.outbox.database import Database
 from kiosk.outbox.schema import PAGE_BYTES
+from kiosk.vault import sync_folder
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ class Room:
             self._ballast.unlink()
         except FileNotFoundError:
             return False
-        _sync_folder(self._folder)
+        sync_folder(self._folder)
         fields = {"bytes": BALLAST_BYTES, "meaning": "the disk is full, this was the queue's own"}
         log.critical("outbox.ballast_dropped", extra={"fields": fields})
         return True
@@ -179,7 +180,7 @@ class Room:
             finally:
                 os.close(descriptor)
             temporary.rename(self._ballast)
-            _sync_folder(self._folder)
+            sync_folder(self._folder)
         except OSError as error:
             temporary.unlink(missing_ok=True)
             raise _named(error, self._folder) from error
@@ -222,11 +223,3 @@ def _named(error: OSError, folder: Path) -> OutboxError:
         f"{folder}: {error.strerror or error}; what is on disk is uncertain",
         hint="restart; if it comes again, replace the card",
     )
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from kiosk.errors import OutboxDamagedError, OutboxError
-from kiosk.outbox.hindsight import GoodTime
 from kiosk.types import Direction, ReceiptStatus, Stamp, Trust
 from kiosk.wire.eventid import is_event_id
 
@@ -113,8 +112,13 @@ class Rows:
     def first(self, query: str, *values: object) -> tuple[Any, ...] | None:
         """Return the first row, None if there is none."""
         # All are fetched: a cursor left open would keep its statement, and the log, busy.
-        rows: list[tuple[Any, ...]] = self._connection.execute(query, values).fetchall()
+        rows = self.all(query, *values)
         return rows[0] if rows else None
+
+    def all(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        """Return every row."""
+        rows: list[tuple[Any, ...]] = self._connection.execute(query, values).fetchall()
+        return rows
 
     def one(self, query: str, *values: object) -> tuple[Any, ...]:
         """Return the row that the tables' own rules say is there."""
@@ -125,6 +129,10 @@ class Rows:
                 hint="the file was changed by hand or is damaged; restart",
             )
         return row
+
+    def begin_epoch(self) -> None:
+        """Give numbers from 1 on under a new name."""
+        self.run("INSERT INTO epoch (name) VALUES (lower(hex(randomblob(4))))")
 
     def epochs(self) -> dict[str, int]:
         """Return the highest number of every epoch, the newest last."""
@@ -202,51 +210,6 @@ class Rows:
     def begin_boot(self, boot_id: str) -> None:
         """Make sure that a boot has its number."""
         self.run("INSERT INTO boot (boot_id) VALUES (?) ON CONFLICT DO NOTHING", boot_id)
-
-    def note_rtc(self, boot_id: str, rtc: bool) -> None:
-        """Note whether the board of a boot that has begun has a clock that runs while it is off."""
-        self.run("UPDATE boot SET rtc = ? WHERE boot_id = ? AND rtc IS NULL", rtc, boot_id)
-
-    def boot(self, boot_id: str) -> int:
-        """Return the number of a boot; of one in which nothing was noted yet, the next."""
-        known = self.known_boot(boot_id)
-        if known is not None:
-            return known
-        (number,) = self.one("SELECT coalesce(max(id), 0) + 1 FROM boot")
-        return int(number)
-
-    def known_boot(self, boot_id: str) -> int | None:
-        """Return the number of a boot, None if nothing was noted in it."""
-        row = self.first("SELECT id FROM boot WHERE boot_id = ?", boot_id)
-        return None if row is None else int(row[0])
-
-    def note_good_time(self, boot: int, boottime_ns: int, utc_ms: int, tag: bytes) -> None:
-        """Keep a moment in which the clock was synchronised; its boot must have begun."""
-        self.run(
-            "INSERT INTO good_time (boot, boottime_ns, utc_ms, tag) VALUES (?, ?, ?, ?)"
-            " ON CONFLICT DO NOTHING",
-            *(boot, boottime_ns, utc_ms, tag),
-        )
-
-    def good_times(self) -> list[tuple[GoodTime, bytes]]:
-        """Return the moments that are kept, each with its tag."""
-        rows = self._connection.execute("SELECT boot, boottime_ns, utc_ms, tag FROM good_time", ())
-        return [(GoodTime(*row[:3]), row[3]) for row in rows.fetchall()]
-
-    def keep_last_good_time(self) -> None:
-        """Forget all moments but the last: nothing waits that they could date."""
-        self.run(
-            "DELETE FROM good_time WHERE (boot, boottime_ns) <> (SELECT boot, boottime_ns"
-            " FROM good_time ORDER BY boot DESC, boottime_ns DESC LIMIT 1)"
-        )
-
-    def undated(self) -> bool:
-        """Return whether anything is kept whose time is not settled."""
-        query = (
-            "SELECT 1 FROM event WHERE trust = 'unsynced' AND position IN"
-            " (SELECT position FROM waiting UNION ALL SELECT position FROM quarantine) LIMIT 1"
-        )
-        return self.first(query) is not None
 
     def remember(self, employee_tag: bytes, kind: Direction | None, position: int) -> None:
         """Make an event the latest one of a person and direction."""
