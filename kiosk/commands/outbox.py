@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -84,9 +85,13 @@ def list_events(options: argparse.Namespace) -> int:
         (event["seq"], event["event_id"], _moment(event["seen_ms"]), str(event["attempts"]))
         for event in result["events"]
     ]
-    say(table(("seq", "event", "seen", "attempts"), rows))
-    if result["pending"] > len(rows):
-        say(f"and {result['pending'] - len(rows)} later ones")
+    return _say_events(("seq", "event", "seen", "attempts"), rows, result["pending"])
+
+
+def _say_events(head: Sequence[str], rows: Sequence[Sequence[str]], there: int) -> int:
+    say(table(head, rows))
+    if there > len(rows):
+        say(f"and {there - len(rows)} later ones")
     return 0
 
 
@@ -168,10 +173,7 @@ def show_quarantine(options: argparse.Namespace) -> int:
         (event["seq"], event["event_id"], _moment(event["aside_ms"]), event["reason"])
         for event in result["events"]
     ]
-    say(table(("seq", "event", "set aside", "reason"), rows))
-    if result["quarantined"] > len(rows):
-        say(f"and {result['quarantined'] - len(rows)} later ones")
-    return 0
+    return _say_events(("seq", "event", "set aside", "reason"), rows, result["quarantined"])
 
 
 def retry_events(options: argparse.Namespace) -> int:

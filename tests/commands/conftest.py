@@ -1,6 +1,7 @@
 """Small ONNX files as foreign tools may write them, pictures of made-up people, a configuration."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import cv2
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from kiosk.__main__ import main
+from command_line import run
 
 
 @dataclass
@@ -111,16 +112,7 @@ def made_up(tmp_path):
 def kiosk(capsys):
     """A function that runs one command: exit status, standard output, standard error."""
 
-    def run(*arguments):
-        capsys.readouterr()
-        try:
-            status = main([str(a) for a in arguments])
-        except SystemExit as stop:
-            status = stop.code
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
+    return partial(run, capsys)
 
 
 @pytest.fixture

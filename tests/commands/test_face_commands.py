@@ -9,18 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from kiosk.__main__ import main
+from command_line import run
 from kiosk.vision.own_models import OwnModels
-
-
-def run(capsys, *arguments):
-    """Exit status, standard output and standard error of one command."""
-    try:
-        status = main([str(a) for a in arguments])
-    except SystemExit as stop:
-        status = stop.code
-    captured = capsys.readouterr()
-    return status, captured.out, captured.err
 
 
 def test_embed_prints_a_line_for_each_image(capsys, people):

@@ -5,22 +5,12 @@ import re
 
 import pytest
 
-from kiosk.__main__ import main
+from command_line import run
 from kiosk.clock import SystemClock
 from kiosk.config import load
 from kiosk.vision.choice_file import CHOICE_FILE
 from kiosk.vision.manifest import load_manifest
 from kiosk.vision.selection import select
-
-
-def run(capsys, *arguments):
-    """Exit status, standard output and standard error of one command."""
-    try:
-        status = main([str(a) for a in arguments])
-    except SystemExit as stop:
-        status = stop.code
-    captured = capsys.readouterr()
-    return status, captured.out, captured.err
 
 
 def own_space(folder, repository):

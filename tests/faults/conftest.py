@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from faults import disk
+from faults.network import Network, network
 from faults.nursery import Nursery
+from faults.serving import server
 from faults.tools import MissingToolError, have
 
 _LINES: list[str] = []
@@ -25,6 +27,21 @@ def scratch() -> Iterator[Path]:
     """An empty folder, in memory where there is enough of it."""
     with tempfile.TemporaryDirectory(dir=disk.scratch(), prefix="faults-") as name:
         yield Path(name)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory) -> Iterator[tuple[Path, str]]:
+    """The server's program."""
+    folder = tmp_path_factory.mktemp("server")
+    with server(folder) as url:
+        yield folder, url
+
+
+@pytest.fixture
+def net(served, scratch) -> Iterator[Network]:
+    """The network before it."""
+    with network(served, scratch) as opened:
+        yield opened
 
 
 @pytest.fixture

@@ -12,8 +12,6 @@ import psutil
 import pytest
 
 from faults.chaos import REFUSE, THROUGH
-from faults.network import network
-from faults.serving import server
 from kiosk.clock import NS_PER_S, SystemClock
 from kiosk.types import Trust
 
@@ -107,21 +105,6 @@ class Outage:
 
     def _weigh(self):
         self.memory.append(psutil.Process().memory_info().rss)
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory):
-    """The server's program."""
-    folder = tmp_path_factory.mktemp("server")
-    with server(folder) as url:
-        yield folder, url
-
-
-@pytest.fixture
-def net(served, scratch):
-    """The network before it."""
-    with network(served, scratch) as opened:
-        yield opened
 
 
 def times(net, station):

@@ -8,8 +8,6 @@ import pytest
 
 from faults import mischief
 from faults.chaos import THROUGH, Fault
-from faults.network import network
-from faults.serving import server
 from kiosk.outbox import rows
 from kiosk.types import Receipt, ReceiptStatus
 
@@ -17,21 +15,6 @@ SEED = 4
 TIMEOUT_S = 0.4
 # The constant of the outbox that says which event is sent next.
 ORDER = "_OLDEST"
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory):
-    """The server's program."""
-    folder = tmp_path_factory.mktemp("server")
-    with server(folder) as url:
-        yield folder, url
-
-
-@pytest.fixture
-def net(served, scratch):
-    """The network before it."""
-    with network(served, scratch) as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -5,19 +5,8 @@ import json
 import onnx
 import pytest
 
-from kiosk.__main__ import main
+from command_line import run
 from lab.nets import mobile, write_crops
-
-
-def run(capsys, *arguments):
-    """Exit status, standard output and standard error of one command."""
-    capsys.readouterr()
-    try:
-        status = main([str(a) for a in arguments])
-    except SystemExit as stop:
-        status = stop.code
-    captured = capsys.readouterr()
-    return status, captured.out, captured.err
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not a model" * 100])

@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kiosk.commands.console import add_json, complain, say, say_json
-from kiosk.commands.lab.options import add_state, known_models, own_models, require_workshop
+from kiosk.commands.lab.options import (
+    add_mean_and_scale,
+    add_state,
+    known_models,
+    own_models,
+    require_workshop,
+)
 from kiosk.vision.manifest import set_threshold_command
 
 if TYPE_CHECKING:
@@ -43,15 +49,7 @@ def register(models: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     parser.add_argument("--licence", metavar="L", help="under which it may be used")
     parser.add_argument("--source", metavar="TEXT", help="where the file is from")
     parser.add_argument("--channels", choices=("RGB", "BGR"), help="default: RGB")
-    parser.add_argument(
-        "--mean", type=float, metavar="M", help="default: 127.5, 0 where the graph normalises"
-    )
-    parser.add_argument(
-        "--scale",
-        type=float,
-        metavar="S",
-        help="input is (pixel - mean)*scale; default: 1/127.5, 1 where the graph normalises",
-    )
+    add_mean_and_scale(parser)
     parser.add_argument(
         "--alignment",
         choices=_ALIGNMENTS,

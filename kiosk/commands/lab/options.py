@@ -28,10 +28,15 @@ def add_feeding(parser: argparse.ArgumentParser) -> None:
         default="RGB",
         help="order of the colours; default: RGB",
     )
-    group.add_argument(
+    add_mean_and_scale(group)
+
+
+def add_mean_and_scale(parser: argparse._ActionsContainer) -> None:
+    """Add the two numbers by which pixels become a model's input."""
+    parser.add_argument(
         "--mean", type=float, metavar="M", help="default: 127.5, 0 where the graph normalises"
     )
-    group.add_argument(
+    parser.add_argument(
         "--scale",
         type=float,
         metavar="S",
