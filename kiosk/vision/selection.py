@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -185,17 +186,17 @@ def _from_cache(
 
     def load(found: Measured) -> Embedder:
         entry = by_id[found.id]
-        return Embedder(entry, Session(entry, models.threads))
+        embedder = Embedder(entry, Session(entry, models.threads))
+        # One face costs milliseconds; all of them were held against the file when it was measured.
+        if faces:
+            check_face(embedder, faces[0])
+        return embedder
 
     try:
         choice = choose(old, models.prefer)
         if _may_change(choice, old):
             raise ModelError(f"an FP32 file beside {choice.chosen.id} expected, none was kept")
         selection = _loaded(choice, faces, models, cached=True, load=load)
-        # One face costs milliseconds; all of them were held against the file when it was measured.
-        for embedder in (selection.main, selection.spare):
-            if embedder is not None and faces:
-                check_face(embedder, faces[0])
     # Whatever it was, measuring anew finds it out by name.
     except Exception as error:  # noqa: BLE001
         log.warning("model.cache_ignored", extra={"fields": {"reason": str(error)}})
@@ -219,12 +220,14 @@ def _loaded(
     cached: bool,
     load: Callable[[Measured], Embedder],
 ) -> Selection:
-    main = load(choice.chosen)
-    spare = None if choice.spare is None else load(choice.spare)
-    rival = spare
-    if models.shadow_every and choice.rival is not None and choice.rival is not choice.spare:
-        rival = load(choice.rival)
-    return Selection(choice, main, spare, rival, faces, cached)
+    rival = choice.rival if models.shadow_every else choice.spare
+    files = {one.id: one for one in (choice.chosen, choice.spare, rival) if one is not None}
+    # At once: onnxruntime prepares a file without Python, so that a start waits for one of them.
+    with ThreadPoolExecutor(len(files)) as pool:
+        ready = dict(zip(files, pool.map(load, files.values()), strict=True))
+    spare = None if choice.spare is None else ready[choice.spare.id]
+    other = None if rival is None else ready[rival.id]
+    return Selection(choice, ready[choice.chosen.id], spare, other, faces, cached)
 
 
 def _tell_without_threshold(manifest: Manifest, space: str) -> None:

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from kiosk.lab.quantise import Recipe
 
 _MIB = 1024 * 1024
-_PERCENTILE = 99.9999
 _OP_TYPES = "Conv,Gemm,MatMul,Add"
 
 
@@ -75,6 +74,7 @@ def run(options: argparse.Namespace) -> int:
     """Quantise and write; the file gets its name once it has been loaded and run."""
     require_workshop()
     from kiosk.lab.plain import quantise_file
+    from kiosk.lab.quantise import PERCENTILE
     from kiosk.lab.subject import read_subject
 
     if options.method == "static" and options.calib is None:
@@ -82,7 +82,7 @@ def run(options: argparse.Namespace) -> int:
     if options.samples is not None and options.samples < 1:
         raise UserError(f"--samples: a number from 1 on expected, got {options.samples}")
     if options.percentile is None:
-        options.percentile = _PERCENTILE
+        options.percentile = PERCENTILE
     elif options.calibration != "Percentile" or options.method == "dynamic":
         raise UserError(
             "--percentile: --calibration Percentile and the static method expected with it, got"
