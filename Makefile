@@ -4,6 +4,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Whole files go to one process, so that what a file shares is made once.
+SPREAD := --numprocesses logical --maxprocesses 4 --dist loadfile
 SOURCES := pyproject.toml $(shell find kiosk models -type f -not -name '*.pyc' 2>/dev/null)
 
 .PHONY: help run test test-arm test-faults lint bench models check-tools
@@ -15,7 +17,7 @@ run: $(VENV)/run.stamp ## the whole product on a replayed walk-up (STAY=1 leaves
 	@$(BIN)/kiosk demo $(if $(STAY),--stay)
 
 test: $(VENV)/dev.stamp ## the whole test suite (T=path::name for one)
-	@$(BIN)/pytest $(T)
+	@$(BIN)/pytest $(or $(T),$(SPREAD))
 
 test-arm: $(VENV)/dev.stamp ## the shipped models on an emulated Pi 4 and Pi 5 (as root: installs QEMU)
 	@$(BIN)/pytest -m emulated $(or $(T),tests/arm)

@@ -67,3 +67,13 @@ def guarded(connect):
         return connect(self, address)
 
     return only_here
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """Print the table of faults: the reports carry its lines, from whichever process ran them."""
+    reports = terminalreporter.getreports("passed") + terminalreporter.getreports("failed")
+    told = [line for one in reports for name, line in one.user_properties if name == "fault"]
+    if told:
+        terminalreporter.section("faults")
+    for line in told:
+        terminalreporter.write_line(line)

@@ -12,9 +12,6 @@ from faults.nursery import Nursery
 from faults.serving import server
 from faults.tools import MissingToolError, have
 
-_LINES: list[str] = []
-
-
 @pytest.fixture(scope="session")
 def nursery() -> Iterator[Nursery]:
     """Forks kiosks."""
@@ -57,20 +54,12 @@ def tools(request) -> Callable[..., None]:
     return need
 
 
-@pytest.fixture(scope="session")
-def tell() -> Callable[..., None]:
+@pytest.fixture
+def tell(record_property) -> Callable[..., None]:
     """Say what a fault's test counted: one line of the table at the end."""
 
     def line(fault: str, **counts: object) -> None:
         told = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in counts.items())
-        _LINES.append(f"{fault:<34} {told}")
+        record_property("fault", f"{fault:<34} {told}")
 
     return line
-
-
-def pytest_terminal_summary(terminalreporter) -> None:
-    """Print the table."""
-    if _LINES:
-        terminalreporter.section("faults")
-        for line in _LINES:
-            terminalreporter.write_line(line)
