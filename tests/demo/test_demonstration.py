@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -96,6 +97,13 @@ def test_model_means_the_very_file(tmp_path, model, expected):
     assert (models.embedder, models.prefer) == expected
 
 
+@pytest.fixture
+def short():
+    """A folder with a short name: the address of a unix socket ends at 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="k") as name:
+        yield Path(name)
+
+
 @pytest.mark.parametrize(
     ("number", "moment"),
     [
@@ -104,10 +112,10 @@ def test_model_means_the_very_file(tmp_path, model, expected):
         (signal.SIGTERM, "Both go on running"),
     ],
 )
-def test_a_signal_leaves_nothing_behind(tmp_path, number, moment):
+def test_a_signal_leaves_nothing_behind(short, number, moment):
     """SIGTERM is what Ctrl-C is, at any moment: no process and no folder stays."""
     command = [sys.executable, "-m", "kiosk", "demo", "--stay"]
-    environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
+    environment = {**os.environ, "TMPDIR": str(short), "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
     ) as process:
@@ -118,7 +126,7 @@ def test_a_signal_leaves_nothing_behind(tmp_path, number, moment):
             assert any(moment in line for line in process.stdout)
             children = psutil.Process(process.pid).children()
             assert len(children) == 2
-            assert list(tmp_path.glob("kiosk-demo-*"))
+            assert list(short.glob("kiosk-demo-*"))
             process.send_signal(number)
             process.communicate(timeout=LIMIT_S)
             assert not [child for child in children if child.is_running()]
@@ -128,7 +136,7 @@ def test_a_signal_leaves_nothing_behind(tmp_path, number, moment):
             for child in children:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     child.kill()
-    assert not list(tmp_path.glob("kiosk-demo-*"))
+    assert not list(short.glob("kiosk-demo-*"))
 
 
 @pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])

@@ -12,6 +12,7 @@ from faults.nursery import Nursery
 from faults.serving import server
 from faults.tools import MissingToolError, have
 
+
 @pytest.fixture(scope="session")
 def nursery() -> Iterator[Nursery]:
     """Forks kiosks."""
