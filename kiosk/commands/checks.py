@@ -5,11 +5,15 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kiosk.commands.console import add_config, add_json, say, say_json
 from kiosk.config import Settings, load
 from kiosk.errors import ConfigError, ModelError, UserError
 from kiosk.files import lacks
+
+if TYPE_CHECKING:
+    from kiosk.health import Finding
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -21,6 +25,13 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     doctor = commands.add_parser("doctor", help="check what the kiosk needs")
     add_config(doctor)
     add_json(doctor)
+    doctor.add_argument(
+        "--bundle",
+        type=Path,
+        metavar="FILE",
+        help="write all of it, status and journal into one new file (.tar.gz), without biometrics,"
+        " names or secrets",
+    )
     doctor.set_defaults(action=run_doctor)
 
 
@@ -85,4 +96,20 @@ def run_doctor(options: argparse.Namespace) -> int:
             say(f"{finding.verdict:7} {finding.what}: {finding.found}")
             if finding.advice:
                 say(f"        {finding.advice}")
+    if options.bundle is not None:
+        _bundle(options, findings)
     return 1 if any(finding.verdict == "failed" for finding in findings) else 0
+
+
+def _bundle(options: argparse.Namespace, findings: list[Finding]) -> None:
+    from kiosk.bundle import write_bundle
+    from kiosk.clock import SystemClock
+
+    try:
+        settings = load(options.config)
+    except ConfigError:
+        # The findings say it.
+        settings = None
+    parts = write_bundle(options.bundle, settings, findings, SystemClock())
+    if not options.json:
+        say(f"{options.bundle}: {', '.join(parts)}; read it before you send it")
