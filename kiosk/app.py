@@ -8,9 +8,11 @@ import os
 import random
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from kiosk import __version__
+from kiosk.board import read_board
 from kiosk.capture.camera import open_camera
 from kiosk.capture.slot import FrameSlot
 from kiosk.clock import NS_PER_S, Clock, has_rtc, time_service
@@ -21,6 +23,7 @@ from kiosk.errors import CameraError
 from kiosk.feedback.page import Page
 from kiosk.logbook import Logbook
 from kiosk.lookout import Lookout
+from kiosk.metrics import MetricsFile
 from kiosk.outbox.operations import operations
 from kiosk.outbox.store import Outbox, status_document
 from kiosk.people import People
@@ -160,6 +163,9 @@ class Kiosk:
         self._thread("capture", lambda: self._lookout.run(self._stop))
         self._thread("control", lambda: self._control.run(self._stop))
         self._thread("upkeep", lambda: upkeep.run(self._stop))
+        if self._settings.metrics.file:
+            metrics = MetricsFile(Path(self._settings.metrics.file), self.status, self._clock)
+            self._thread("metrics", lambda: metrics.run(self._stop))
         gallery = self._reception.policy.gallery
         facts = {
             "version": __version__,
@@ -247,6 +253,7 @@ class Kiosk:
             "cannot_record": self._outbox.cannot_record,
             "version": __version__,
             "process": os.getpid(),
+            "at_ms": self._clock.now().utc_ms,
             "uptime_s": round(uptime, 1),
             "device": self._state.device,
             "camera": self._lookout.state,
@@ -262,6 +269,7 @@ class Kiosk:
             "last_receipt_ms": None if last is None else last.utc_ms,
             "outbox": status_document(self._outbox.status()),
             "disk": self._outbox.room(),
+            "board": read_board().document(),
             **self._logbook.summary(),
         }
 

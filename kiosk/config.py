@@ -168,6 +168,13 @@ class Journal(Struct, frozen=True, forbid_unknown_fields=True):
     """Write employee ids into the journal."""
 
 
+class Metrics(Struct, frozen=True, forbid_unknown_fields=True):
+    """Figures for whoever watches many kiosks."""
+
+    file: Annotated[str, Meta(max_length=500, pattern=r"^$|\.prom$")] = ""
+    """For node_exporter's textfile collector, which takes names in .prom; "" for none."""
+
+
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     """The whole configuration."""
 
@@ -179,6 +186,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     recognition: Recognition = Recognition()
     feedback: Feedback = Feedback()
     journal: Journal = Journal()
+    metrics: Metrics = Metrics()
 
 
 def load(path: Path, *, files: bool = False) -> Settings:

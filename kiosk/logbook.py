@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from kiosk.histogram import Histogram
+
 _VISITS_KEPT = 100
 _TIMINGS_KEPT = 2000
 
@@ -33,12 +35,14 @@ class Logbook:
         self._lock = threading.Lock()
         self._visits: deque[Visit] = deque(maxlen=_VISITS_KEPT)
         self._timings: dict[str, deque[float]] = {}
+        self._histograms: dict[str, Histogram] = {}
         self._counts: Counter[str] = Counter()
 
     def time(self, stage: str, milliseconds: float) -> None:
         """Note how long one stage took."""
         with self._lock:
             self._timings.setdefault(stage, deque(maxlen=_TIMINGS_KEPT)).append(milliseconds)
+            self._histograms.setdefault(stage, Histogram()).add(milliseconds)
 
     def count(self, what: str) -> None:
         """Add one to a counter."""
@@ -59,10 +63,12 @@ class Logbook:
                     self._visits[index] = replace(visit, answer=answer)
 
     def summary(self) -> dict[str, Any]:
-        """Visits oldest first, counters, and p50, p95 and number of each stage's latencies."""
+        """Visits oldest first, counters, each stage's latencies: p50, p95, number; histograms."""
         with self._lock:
             timings = {stage: list(values) for stage, values in self._timings.items()}
+            histograms = {stage: one.document() for stage, one in self._histograms.items()}
             return {
+                "histograms": histograms,
                 "visits": [asdict(visit) for visit in self._visits],
                 "counts": dict(self._counts),
                 "latency_ms": {stage: _percentiles(values) for stage, values in timings.items()},
