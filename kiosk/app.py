@@ -144,6 +144,7 @@ class Kiosk:
 
     def _begin(self) -> None:
         self._outbox.start()
+        self._state.keep_spare()
         self._last.callback(self._close_outbox)
         self._last.callback(self._poster.close)
         self._page.start()

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from kiosk import spare
 from kiosk.errors import VaultError
 from kiosk.vault import (
     KEY_FILE,
@@ -98,7 +99,7 @@ def bound_device(state_dir: Path, vault: Vault, serial: str) -> Device:
     here = Device(known.id, board, known.former)
     if known.board:
         here = Device(str(uuid.uuid4()), board, former=known.id)
-    write_atomic(state_dir / ID_FILE, here.lines)
+    spare.change(state_dir / ID_FILE, here.lines)
     return here
 
 
@@ -126,7 +127,7 @@ def wrap_secret(state_dir: Path, environ: Mapping[str, str] = os.environ) -> Non
             hint="set the board's key (rpi-otp-private-key) and hand it in by LoadCredential=",
         )
     secret = _secret(state_dir, environ)
-    write_atomic(state_dir / KEY_FILE, Vault(key).seal(secret, _SEALED_SECRET))
+    spare.change(state_dir / KEY_FILE, Vault(key).seal(secret, _SEALED_SECRET))
 
 
 def leave_for_recovery(

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from kiosk import spare
 from kiosk.config import Settings
 from kiosk.decide.gallery import Gallery, Template
 from kiosk.errors import KioskError, OutboxLockedError, UserError, VaultError
@@ -101,6 +102,10 @@ class State:
             raise VaultError(f"gallery of version 1 expected, got {document.get('version')!r}")
         return dict(document)
 
+    def keep_spare(self) -> None:
+        """Copy secret and id: to be called once they have opened what is sealed."""
+        spare.keep(self.folder, (KEY_FILE, ID_FILE))
+
     def close(self) -> None:
         """Give up the lock."""
         os.close(self.lock_descriptor)
@@ -116,6 +121,7 @@ def open_state(settings: Settings) -> State:
     make_folder(folder, "paths.state_dir", 0o700)
 
     def keys() -> tuple[Vault, Device]:
+        spare.heal(folder)
         _check_identity(folder)
         vault = open_vault(folder)
         return vault, bound_device(folder, vault, board_serial())

@@ -20,6 +20,7 @@ from pathlib import Path
 from faults.account import Account, Server, read
 from faults.aftermath import copied
 from faults.worker import FILE, drain, oldest, people, upkeep
+from kiosk import spare
 from kiosk.errors import KioskError, OutboxBrokenError, OutboxFullError
 from kiosk.identity import ID_FILE, device, open_vault
 from kiosk.outbox.store import Outbox
@@ -70,6 +71,7 @@ class OpenVault(Vault):
 
 def open_state(folder: Path, bug: str = "") -> Outbox:
     """The outbox as the daemon opens it: secret and id come from files too; not started."""
+    spare.heal(folder)
     vault = open_vault(folder)
     return Outbox(
         folder / FILE,
@@ -90,6 +92,7 @@ def prepare(folder: Path, bug: str = "", *, closed: bool) -> None:
     account = Account(folder / ACCOUNT)
     outbox = open_state(folder, bug)
     outbox.start()
+    spare.keep(folder, KEYS)
     for put, send in ((6, 6), (4, 3), (6, 0)):
         for _ in range(put):
             outbox.put(next(punches))
@@ -188,6 +191,7 @@ def _live(
         try:
             outbox = open_state(folder, bug)
             outbox.start()
+            spare.keep(folder, KEYS)
             with contextlib.suppress(_RecordedError):
                 _put(outbox, probe)
             sent.extend(drain(outbox))

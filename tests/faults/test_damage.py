@@ -11,6 +11,7 @@ import pytest
 
 from faults.damage import KEYS, Outcome, Truth, live_on
 from faults.worker import FILE
+from kiosk.spare import SPARE_FILE
 from outbox.conftest import START_MS
 
 # A SQLite integer of six bytes, as a row holds the time of a punch; an event id begins with the
@@ -73,22 +74,26 @@ def test_damage_is_counted(hurt, tell, trials):
     }
     tell("damage", **told)
     assert len(outcomes) == trials
-    assert {FILE, f"{FILE}-wal", *KEYS} <= {one.file for one in outcomes}
+    assert {FILE, f"{FILE}-wal", *KEYS, SPARE_FILE} <= {one.file for one in outcomes}
 
 
 @TRIALS
 def test_a_kiosk_starts_on_damaged_files(hurt, trials):
-    """Whatever is damaged but the keys: it starts, records a new punch, and sends what it has."""
-    stuck = [one for one in hurt(trials) if one.file not in KEYS and one.end != "sent"]
+    """Whatever is damaged, a key too: it starts, records a new punch, and sends what it has."""
+    stuck = [one for one in hurt(trials) if one.end != "sent"]
     assert not stuck, (len(stuck), stuck[:3])
 
 
-@TRIALS
-def test_a_damaged_key_is_refused_by_its_name(hurt, trials):
+def test_a_damaged_key_without_a_copy_is_refused_by_its_name(tmp_path):
     """Without the right key nothing opens: the start is refused and the file named, or it works."""
-    for one in hurt(trials):
-        if one.file in KEYS:
-            assert one.end == "sent" or (one.end == "refused" and one.file in one.error), one
+    source = tmp_path / "kiosk"
+    source.mkdir()
+    finished(call("closed", source))
+    (source / SPARE_FILE).unlink()
+    ends = [one for one in finished(call(source, tmp_path / "work", 0, 240)) if one.file in KEYS]
+    assert any(one.end == "refused" for one in ends)
+    for one in ends:
+        assert one.end == "sent" or (one.end == "refused" and one.file in one.error), one
 
 
 @TRIALS
