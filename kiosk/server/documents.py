@@ -89,6 +89,8 @@ class AttendanceRecord(BaseModel):
     similarity: float | None = Field(description="cosine to the nearest; null: nothing to compare")
     kind: Direction | None
     seen: str = Field(description="TS1, UTC")
+    earliest: str | None = Field(description="TS1_MIN: bounds an estimated time")
+    latest: str | None = Field(description="TS1_MAX")
     score: float | None = Field(description="the kiosk's own score, F3")
     quality: float | None
     liveness: float | None

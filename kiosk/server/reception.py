@@ -147,6 +147,8 @@ class Reception:
             similarity=found.similarity,
             kind=None if message.kind is None else message.kind.value,
             seen=str(message.fields["TS1"]),
+            earliest=message.fields.get("TS1_MIN"),
+            latest=message.fields.get("TS1_MAX"),
             score=message.score,
             quality=message.quality,
             liveness=message.liveness,

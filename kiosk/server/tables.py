@@ -1,4 +1,4 @@
-"""The tables of the server's store, version 1, and the row that comes in."""
+"""The tables of the server's store, version 2, and the row that comes in."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from operator import attrgetter
 
 # Tells our files from other programs' (https://www.sqlite.org/fileformat2.html, offset 68).
 APPLICATION_ID = 0x4B41_5453
-VERSION = 1
+VERSION = 2
 
 PRAGMAS = (
     "journal_mode = WAL",
@@ -31,7 +31,8 @@ CREATE TABLE device_key (
 CREATE TABLE attendance (
     id INTEGER PRIMARY KEY, event_id TEXT NOT NULL, device TEXT NOT NULL,
     body_sha256 BLOB NOT NULL, employee TEXT, claimed TEXT, matched TEXT, similarity REAL,
-    kind TEXT, seen TEXT NOT NULL, score REAL, quality REAL, liveness REAL, space TEXT, clock TEXT,
+    kind TEXT, seen TEXT NOT NULL, earliest TEXT, latest TEXT, score REAL, quality REAL,
+    liveness REAL, space TEXT, clock TEXT,
     seq TEXT, signed INTEGER NOT NULL, disagrees INTEGER NOT NULL, embedding BLOB,
     received TEXT NOT NULL, UNIQUE (device, event_id)
 ) STRICT;
@@ -53,7 +54,8 @@ class Record:
     """One row of attendance; the names are the table's.
 
     `employee` is whom the event counts for: `claimed` (E1), else `matched` (this server's own
-    match), else nobody. `seen` is UTC as TS1 writes it; `similarity` and `score` -1..1, `quality`
+    match), else nobody. `seen` is UTC as TS1 writes it, and `earliest` and `latest` bound it where
+    `clock` says that it is estimated; `similarity` and `score` -1..1, `quality`
     and `liveness` 0..1. `embedding`: float32, little endian.
     """
 
@@ -66,6 +68,8 @@ class Record:
     similarity: float | None
     kind: str | None
     seen: str
+    earliest: str | None
+    latest: str | None
     score: float | None
     quality: float | None
     liveness: float | None

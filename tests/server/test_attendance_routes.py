@@ -42,6 +42,28 @@ def test_a_punch_is_recorded_and_matched(client, kiosk):
     assert (record["score"], record["received"]) == (0.9, "2026-01-02T03:04:05.678Z")
 
 
+BOUNDS = {
+    "CLK": "estimated",
+    "TS1_MIN": "2025-10-09T07:00:00.000Z",
+    "TS1_MAX": "2025-10-09T11:30:00.000Z",
+}
+
+
+def test_an_estimated_time_is_kept_with_its_bounds(client, kiosk):
+    """Who pays by it must see that it is an estimate, and between which times it lies."""
+    assert [answer(client, kiosk.body(1)), answer(client, kiosk.body(2, 2, changes=BOUNDS))] == [
+        "ok",
+        "ok",
+    ]
+    estimated, certain = records(client)
+    known = (estimated["clock"], estimated["earliest"], estimated["latest"])
+    assert known == tuple(BOUNDS.values())
+    assert (certain["clock"], certain["earliest"], certain["latest"]) == ("synced", None, None)
+    page = client.get("/attendance", headers={"Accept": "text/html"}).text
+    assert page.count("time estimated") == 1
+    assert "between 2025-10-09 07:00:00 and 2025-10-09 11:30:00" in page
+
+
 def test_the_same_message_is_recorded_once(client, kiosk):
     """A retry is `duplicate`; another body under the same id is `rejected` and alarmed, once."""
     body = kiosk.body(1)

@@ -10,7 +10,7 @@ import pytest
 
 from kiosk.errors import UserError
 from kiosk.server.store import Store, StoreError, path_of
-from kiosk.server.tables import PRAGMAS, Record
+from kiosk.server.tables import PRAGMAS, VERSION, Record
 from kiosk.types import ReceiptStatus
 
 RECORD = Record(
@@ -23,6 +23,8 @@ RECORD = Record(
     similarity=None,
     kind=None,
     seen="2026-01-02T03:04:05.678Z",
+    earliest=None,
+    latest=None,
     score=None,
     quality=None,
     liveness=None,
@@ -142,9 +144,9 @@ def test_another_program_s_file_is_left_alone(tmp_path, clock):
     assert path.read_bytes() == before
     Store(tmp_path / "a.db", clock=clock).close()
     later = sqlite3.connect(tmp_path / "a.db")
-    later.execute("PRAGMA user_version = 2")
+    later.execute(f"PRAGMA user_version = {VERSION + 1}")
     later.close()
-    with pytest.raises(UserError, match="version 2"):
+    with pytest.raises(UserError, match=f"version {VERSION + 1}"):
         Store(tmp_path / "a.db", clock=clock)
 
 
