@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 
 from browser import chromium
+from confidential import Confidential, install
 
 REPOSITORY = Path(__file__).parent.parent
+CONFIDENTIAL = Confidential()
+install(CONFIDENTIAL)
 
 
 @pytest.fixture(scope="session")
@@ -44,6 +47,20 @@ def only_loopback(monkeypatch):
     """No test may connect to another machine."""
     for name in ("connect", "connect_ex"):
         monkeypatch.setattr(socket.socket, name, guarded(getattr(socket.socket, name)))
+
+
+@pytest.fixture
+def confidential():
+    """What no log may hold, as far as this process has made it."""
+    return CONFIDENTIAL
+
+
+@pytest.fixture(autouse=True)
+def _nothing_confidential_is_logged():
+    """Neither a secret, a key nor an embedding goes into a line of the journal, in any test."""
+    CONFIDENTIAL.found.clear()
+    yield
+    assert not CONFIDENTIAL.found, f"a secret or an embedding was logged: {CONFIDENTIAL.found}"
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench import machine
+from bench import machine, queue
 from kiosk.clock import NS_PER_S, SystemClock
 from kiosk.outbox.store import Outbox
 from kiosk.types import Embedding, Punch
@@ -33,25 +33,31 @@ _WAITING = """
 """
 
 
+def outbox_in(folder: Path) -> Outbox:
+    """Not started yet."""
+    return Outbox(
+        folder / "outbox.db",
+        vault=Vault(bytes(32)),
+        device_id="0b0e7a52-52a6-4f2c-9d6b-0e0d6f9a2f11",
+        signer=None,
+        clock=SystemClock(),
+    )
+
+
 class Line:
     """An outbox with so many events waiting, and what each further punch took."""
 
     def __init__(self, folder: Path, length: int) -> None:
+        self.folder = folder
         self.length, self.rng, self.clock = length, random.Random(7), SystemClock()
         self.face = Embedding.of(np.random.default_rng(7).standard_normal(192), "bench")
         self.took_ms: list[float] = []
-        self.outbox = Outbox(
-            folder / "outbox.db",
-            vault=Vault(bytes(32)),
-            device_id="0b0e7a52-52a6-4f2c-9d6b-0e0d6f9a2f11",
-            signer=None,
-            clock=self.clock,
-        )
+        self.outbox = outbox_in(folder)
         self.outbox.start()
         self.put()
-        self._sql(_EVENTS, length)
-        self._sql(_WAITING)
-        self._sql("UPDATE epoch SET highest = ?, queued = ?", length, length)
+        self.sql(_EVENTS, length)
+        self.sql(_WAITING)
+        self.sql("UPDATE epoch SET highest = ?, queued = ?", length, length)
         while self.outbox.tend():
             pass
         self.put()
@@ -71,14 +77,14 @@ class Line:
             )
         )
 
-    def measure(self) -> None:
-        for _ in range(PUNCHES):
+    def measure(self, punches: int = PUNCHES) -> None:
+        for _ in range(punches):
             began = self.clock.boottime_ns()
             self.put()
             self.took_ms.append((self.clock.boottime_ns() - began) * 1000 / NS_PER_S)
             self.outbox.tend()
 
-    def _sql(self, statement: str, *values: object) -> None:
+    def sql(self, statement: str, *values: object) -> None:
         connection = self.outbox._queue.database._connection
         self.outbox._owner.ask(lambda: connection.execute(statement, values), deadline_s=600.0)
 
@@ -91,7 +97,6 @@ def main() -> None:
         for length in LENGTHS:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=where)))
             lines.append(Line(folder, length))
-            stack.callback(lines[-1].outbox.close, 60.0)
         for _ in range(ROUNDS):
             for line in lines:
                 line.measure()
@@ -103,6 +108,7 @@ def main() -> None:
                 f"  {line.length:>9} waiting: p50 {p50:.2f} ms, p95 {p95:.2f} ms,"
                 f" p50 / that of {LENGTHS[0]}: {p50 / base:.2f}"
             )
+        queue.tell(lines)
 
 
 if __name__ == "__main__":

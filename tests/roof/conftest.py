@@ -15,6 +15,8 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
+from confidential import Confidential
+from kiosk.vault import SECRET_BYTES, Vault
 from kiosk.vision.manifest import load_manifest
 
 HANG_S = 60
@@ -126,6 +128,12 @@ def daemon(tmp_path):
             made.process.kill()
             made.process.wait(HANG_S)
         made.process.stderr.close()
+        secret = folder / "state" / "device.secret"
+        known = Confidential()
+        if secret.exists() and len(secret.read_bytes()) == SECRET_BYTES:
+            known.learn(secret.read_bytes())
+            known.learn(Vault(secret.read_bytes()).sign_key)
+        assert not known.is_in("".join(made.said))
 
 
 SOURCE = "mobilefacenet-fp32"
