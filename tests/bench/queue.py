@@ -13,7 +13,7 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from bench.outbox import Line, outbox_in
+from bench.line import Line, outbox_in
 from faults.chaos import THROUGH
 from faults.network import network
 from faults.serving import server
@@ -101,7 +101,7 @@ def tell(lines: list[Line]) -> None:
         def folder() -> Path:
             return Path(stack.enter_context(tempfile.TemporaryDirectory()))
 
-        print(f"  a punch writes {written(folder()) / PUNCHES / 1000:.1f} KB, upkeep included")
+        print(f"  a punch writes {written(folder()) / PUNCHES / 1000:.1f} KB of dirty pages, upkeep included")
         if shutil.which("strace"):
             where = folder()
             more = syncs(where, PUNCHES) - syncs(where, 0)
