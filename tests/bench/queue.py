@@ -20,6 +20,7 @@ from faults.serving import server
 from kiosk.clock import NS_PER_S, SystemClock
 
 PUNCHES, DRAINED, STARTS = 200, 2_000, 3
+_WRITES = "write,pwrite64,writev,pwritev,pwritev2"
 _SYNCS = "fsync,fdatasync,sync_file_range,msync,sync,syncfs"
 _AS_SETTLED = (
     "UPDATE event SET state = 'settled', body_sha256 = randomblob(32), answer = 'ok'",
@@ -28,34 +29,29 @@ _AS_SETTLED = (
 )
 
 
-def written(folder: Path) -> int:
-    """Punches on a new queue; bytes that went to the block device for them (proc(5), io)."""
-    line = Line(folder, 1)
-    # Space that is kept for a full disk is written once in a queue's life.
-    while line.outbox.tend():
-        pass
-    before = _write_bytes()
-    line.measure(PUNCHES)
-    count = _write_bytes() - before
-    line.outbox.close(60.0)
-    return count
-
-
-def _write_bytes() -> int:
-    """Threads included, also those that have ended."""
-    text = Path("/proc/self/io").read_text()
-    return int(re.search(r"^write_bytes: (\d+)$", text, re.MULTILINE)[1])
-
-
-def syncs(folder: Path, punches: int) -> int:
-    """System calls that wait for the disk in a whole life of a queue with so many punches."""
+def life(folder: Path, punches: int) -> tuple[int, int]:
+    """Waits for the disk and bytes written in a whole life of a queue with so many punches."""
     told = folder / f"strace.{punches}"
     (folder / f"{punches}").mkdir()
     command = [sys.executable, "-m", "bench.queue", "punch", str(folder / f"{punches}")]
-    traced = ["strace", "-f", "-qq", "-e", f"trace={_SYNCS}", "-o", str(told)]
+    traced = ["strace", "-f", "-qq", "-e", f"trace={_SYNCS},{_WRITES}", "-o", str(told)]
     subprocess.run([*traced, *command, str(punches)], check=True, timeout=300)
     # A call that another thread interrupts has two lines; the second is its end.
-    return sum("resumed>" not in one for one in told.read_text().splitlines())
+    calls = [one for one in told.read_text().splitlines() if "unfinished" not in one]
+    waits = sum(one.endswith("= 0") for one in calls if _is(one, _SYNCS))
+    sizes = (re.search(r"= (\d+)$", one) for one in calls if _is(one, _WRITES))
+    return waits, sum(int(size[1]) for size in sizes if size)
+
+
+def _is(line: str, names: str) -> bool:
+    found = re.match(r"\d+ +(?:<\.\.\. )?(\w+)", line)
+    return found is not None and found[1] in names.split(",")
+
+
+def per_punch(folder: Path) -> tuple[float, float]:
+    """Waits and bytes for a punch alone: what a queue's making and ending take is taken off."""
+    full, empty = life(folder, PUNCHES), life(folder, 0)
+    return (full[0] - empty[0]) / PUNCHES, (full[1] - empty[1]) / PUNCHES
 
 
 def drained(folder: Path) -> float:
@@ -101,13 +97,11 @@ def tell(lines: list[Line]) -> None:
         def folder() -> Path:
             return Path(stack.enter_context(tempfile.TemporaryDirectory()))
 
-        print(f"  a punch writes {written(folder()) / PUNCHES / 1000:.1f} KB of dirty pages, upkeep included")
         if shutil.which("strace"):
-            where = folder()
-            more = syncs(where, PUNCHES) - syncs(where, 0)
-            print(f"  a punch waits for the disk {more / PUNCHES:.2f} times")
+            waits, size = per_punch(folder())
+            print(f"  a punch waits for the disk {waits:.2f} times and writes {size / 1000:.1f} KB")
         else:
-            print("  how often a punch waits for the disk: strace expected, it is absent")
+            print("  waits for the disk and bytes of a punch: strace expected, it is absent")
         print(f"  drained: {drained(folder()):.0f} events/s to the reference server")
         for line in lines:
             clean, killed = starts(line)
