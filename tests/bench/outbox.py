@@ -35,7 +35,7 @@ def main() -> None:
                 f"  {line.length:>9} waiting: p50 {p50:.2f} ms, p95 {p95:.2f} ms,"
                 f" p50 / that of {LENGTHS[0]}: {p50 / base:.2f}"
             )
-        queue.tell(lines)
+        backlog.tell(lines)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def life(folder: Path, punches: int) -> tuple[int, int]:
     """Waits for the disk and bytes written in a whole life of a queue with so many punches."""
     told = folder / f"strace.{punches}"
     (folder / f"{punches}").mkdir()
-    command = [sys.executable, "-m", "bench.queue", "punch", str(folder / f"{punches}")]
+    command = [sys.executable, "-m", "bench.backlog", "punch", str(folder / f"{punches}")]
     traced = ["strace", "-f", "-qq", "-e", f"trace={_SYNCS},{_WRITES}", "-o", str(told)]
     subprocess.run([*traced, *command, str(punches)], check=True, timeout=300)
     # A call that another thread interrupts has two lines; the second is its end.
@@ -75,7 +75,7 @@ def starts(line: Line) -> tuple[float, float]:
     clean, killed = [], []
     for _ in range(STARTS):
         clean.append(_start(line.folder))
-        command = [sys.executable, "-m", "bench.queue", "die", str(line.folder)]
+        command = [sys.executable, "-m", "bench.backlog", "die", str(line.folder)]
         subprocess.run(command, check=False, timeout=300)
         killed.append(_start(line.folder))
     return statistics.median(clean), statistics.median(killed)
