@@ -9,7 +9,7 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from bench import machine, queue
+from bench import backlog, machine
 from bench.line import Line
 
 LENGTHS = (1_000, 100_000, 1_000_000)
