@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import random
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kiosk import __version__
-from kiosk.board import read_board
 from kiosk.capture.camera import open_camera
 from kiosk.capture.slot import FrameSlot
 from kiosk.clock import NS_PER_S, Clock, has_rtc, time_service
-from kiosk.config import Settings, sends_in_the_clear
+from kiosk.config import Settings
 from kiosk.control import ControlServer
 from kiosk.ending import Ending, Worker
 from kiosk.errors import CameraError
@@ -24,11 +21,16 @@ from kiosk.feedback.page import Page
 from kiosk.logbook import Logbook
 from kiosk.lookout import Lookout
 from kiosk.metrics import MetricsFile
+from kiosk.notify import Notifier
 from kiosk.outbox.operations import operations
-from kiosk.outbox.store import Outbox, status_document
+from kiosk.outbox.store import Outbox
 from kiosk.people import People
+from kiosk.pulse import Pulse
 from kiosk.reception import Reception
+from kiosk.restarts import Restarts, begun
+from kiosk.standing import Standing, warn_of_settings
 from kiosk.state import open_state
+from kiosk.supervisor import ROUND_S, Supervisor
 from kiosk.timekeeper import Timekeeper
 from kiosk.types import Envelope, Frame, Receipt
 from kiosk.upkeep import Upkeep
@@ -43,7 +45,13 @@ log = logging.getLogger(__name__)
 _END_S = 1.9
 # Of these the last belong to the queue on disk, whatever else hangs.
 _LAST_S = 0.6
-_SUPERVISE_S = 0.5
+# So long a thread waits for a frame before it looks whether it is to end.
+_FRAME_S = 0.5
+# Longer than the queue's own deadline for a commit, which then ends the process by itself.
+_DECIDE_S = 25.0
+# The camera has its own, shorter deadlines for every step of its first attempt.
+_FIRST_LOOK_S = 30.0
+_GLANCE_S = 0.02
 
 
 class Kiosk:
@@ -60,6 +68,9 @@ class Kiosk:
         self._wakers: list[tuple[str, Callable[[], None]]] = []
         self._last = contextlib.ExitStack()
         self._began_ns = clock.boottime_ns()
+        self._pulse = Pulse(clock)
+        self._notifier = Notifier()
+        self._restarts: Restarts | None = None
 
     def run(self, stop: threading.Event) -> int:
         """Open everything, work until `stop`, and end cleanly; 0, or 1 after a failure."""
@@ -67,8 +78,11 @@ class Kiosk:
         try:
             self._open()
             self._begin()
-            while not self._clock.wait(stop, _SUPERVISE_S):
-                self._supervise()
+            while not self._clock.wait(stop, ROUND_S):
+                reason = self._supervisor.look(self._workers)
+                if reason:
+                    self._failed = self._failed or reason
+                    stop.set()
         except Exception as error:
             # Whoever started it tells the error; the line of the end must not deny it.
             self._failed = self._failed or str(error) or type(error).__name__
@@ -79,9 +93,12 @@ class Kiosk:
 
     def _open(self) -> None:
         settings, clock = self._settings, self._clock
-        self._warn_at_start()
+        warn_of_settings(settings)
         self._state = open_state(settings)
         self._last.callback(self._state.close)
+        restarts = self._restarts = begun(
+            Path(settings.paths.runtime_dir), clock, self._notifier, self._stop
+        )
         self._outbox = Outbox(
             self._state.outbox_path,
             vault=self._state.vault,
@@ -90,13 +107,24 @@ class Kiosk:
             signer=self._state.signer,
             clock=clock,
         )
-        self._pipeline = open_pipeline(
-            settings.models,
+        self._open_uplink()
+        self._open_eyes()
+        self._upkeep = Upkeep(self._outbox, self._page, clock=clock, beat=self._pulse.beat)
+        self._standing = self._stands(restarts)
+        self._supervisor = Supervisor(
+            self._pulse,
+            self._notifier,
+            restarts,
+            camera=self._lookout,
+            line=self._standing.line,
             clock=clock,
-            record=self._logbook.time,
-            choice_in=self._state.folder,
         )
-        self._camera = open_camera(settings.camera, clock)
+        self._control = ControlServer(
+            settings.paths.runtime_dir, self._handlers(), clock=clock, beat=self._pulse.beat
+        )
+
+    def _open_uplink(self) -> None:
+        settings, clock = self._settings, self._clock
         self._poster = Poster(settings.server, clock=clock)
         self._sender = Sender(
             self._outbox,
@@ -107,8 +135,21 @@ class Kiosk:
             server=settings.server,
             on_settled=self._settled,
             clock_is_kept=bool(time_service()),
+            beat=self._pulse.beat,
         )
-        self._timekeeper = Timekeeper(self._outbox, clock=clock, rtc=has_rtc())
+        self._timekeeper = Timekeeper(
+            self._outbox, clock=clock, rtc=has_rtc(), beat=self._pulse.beat
+        )
+
+    def _open_eyes(self) -> None:
+        settings, clock = self._settings, self._clock
+        self._pipeline = open_pipeline(
+            settings.models,
+            clock=clock,
+            record=self._logbook.time,
+            choice_in=self._state.folder,
+        )
+        self._camera = open_camera(settings.camera, clock)
         self._page = Page(settings.feedback, settings.device.label, clock=clock)
         self._reception = Reception(
             settings,
@@ -123,7 +164,12 @@ class Kiosk:
             also_threshold=self._pipeline.also_threshold,
         )
         self._lookout = Lookout(
-            settings.camera, self._camera, slot=self._slot, screen=self._page, clock=clock
+            settings.camera,
+            self._camera,
+            slot=self._slot,
+            screen=self._page,
+            clock=clock,
+            beat=self._pulse.beat,
         )
         self._people = People(
             self._state,
@@ -134,7 +180,27 @@ class Kiosk:
             marks=self._outbox,
             thresholds=self._thresholds(),
         )
-        self._control = ControlServer(settings.paths.runtime_dir, self._handlers(), clock=clock)
+
+    def _stands(self, restarts: Restarts) -> Standing:
+        return Standing(
+            settings=self._settings,
+            device=self._state.device,
+            clock=self._clock,
+            began_ns=self._began_ns,
+            stopping=self._stop.is_set,
+            outbox=self._outbox,
+            sender=self._sender,
+            pipeline=self._pipeline,
+            lookout=self._lookout,
+            reception=self._reception,
+            people=self._people,
+            timekeeper=self._timekeeper,
+            slot=self._slot,
+            logbook=self._logbook,
+            pulse=self._pulse,
+            restarts=restarts,
+            upkeep=self._upkeep,
+        )
 
     def _thresholds(self) -> dict[str, float]:
         thresholds = {self._pipeline.space: self._reception.threshold}
@@ -158,47 +224,37 @@ class Kiosk:
             ("end camera", self._camera.close),
         ]
         self._thread("clock", lambda: self._timekeeper.run(self._stop))
-        upkeep = Upkeep(self._outbox, self._page, clock=self._clock)
         self._thread("uplink", lambda: self._sender.run(self._stop))
         self._thread("vision", self._watch)
         self._thread("capture", lambda: self._lookout.run(self._stop))
         self._thread("control", lambda: self._control.run(self._stop))
-        self._thread("upkeep", lambda: upkeep.run(self._stop))
+        self._thread("upkeep", lambda: self._upkeep.run(self._stop))
         if self._settings.metrics.file:
-            metrics = MetricsFile(Path(self._settings.metrics.file), self.status, self._clock)
+            metrics = MetricsFile(
+                Path(self._settings.metrics.file),
+                self._standing.document,
+                self._clock,
+                beat=self._pulse.beat,
+            )
             self._thread("metrics", lambda: metrics.run(self._stop))
-        gallery = self._reception.policy.gallery
-        facts = {
-            "version": __version__,
-            "device": self._state.device,
-            "model": self._pipeline.model_id,
-            "space": self._pipeline.space,
-            "also": self._pipeline.also_space[0] if self._pipeline.also_space else None,
-            "threshold": round(self._reception.threshold, 4),
-            "people": len(gallery.people()),
-            "pending": self._outbox.status().pending,
-            "camera": self._settings.camera.source,
-            # A word: the reason stands at camera.failed, which may have come before.
-            "camera_state": self._lookout.state.partition(":")[0],
-        }
+        self._await_camera()
+        self._tell_ready()
+
+    def _await_camera(self) -> None:
+        """Until its first attempt has come to something, for better or worse."""
+        until_ns = self._clock.boottime_ns() + _FIRST_LOOK_S * NS_PER_S
+        while self._lookout.state == "opening" and self._clock.boottime_ns() < until_ns:
+            if self._clock.wait(self._stop, _GLANCE_S):
+                return
+
+    def _tell_ready(self) -> None:
+        facts = self._standing.at_ready()
         level = logging.WARNING if facts["camera_state"] == "failed" else logging.INFO
         log.log(level, "kiosk.ready", extra={"fields": facts})
+        self._notifier.status(self._standing.line())
+        self._notifier.ready()
         self._people.warn_of_other_spaces()
         self._people.warn_of_rollback()
-
-    def _warn_at_start(self) -> None:
-        log.warning(
-            "liveness.not_measured",
-            extra={"fields": {"meaning": "a photograph of a person is not told from the person"}},
-        )
-        server = self._settings.server
-        if sends_in_the_clear(server):
-            log.warning("uplink.plain_http", extra={"fields": {"url": server.url}})
-        if server.accept_plain_receipts:
-            log.warning(
-                "uplink.plain_receipts",
-                extra={"fields": {"meaning": "any 2xx, a captive portal's too, ends an event"}},
-            )
 
     def _thread(self, name: str, body: Callable[[], None]) -> None:
         def top() -> None:
@@ -224,13 +280,15 @@ class Kiosk:
 
     def _watch(self) -> None:
         while not self._stop.is_set():
+            self._pulse.beat("waits for a frame", _DECIDE_S)
             frame = self._next_frame()
             if frame is not None:
+                self._pulse.beat("recognises", _DECIDE_S)
                 self._reception.receive(frame)
 
     def _next_frame(self) -> Frame | None:
         try:
-            return self._slot.take(_SUPERVISE_S)
+            return self._slot.take(_FRAME_S)
         except CameraError:
             # No frame within the deadline: the capture thread tells why.
             return None
@@ -240,52 +298,10 @@ class Kiosk:
 
     def _handlers(self) -> dict[str, Callable[[dict[str, Any]], dict[str, Any]]]:
         return {
-            "status": lambda _: self.status(),
+            "status": lambda _: self._standing.document(),
             **operations(self._outbox),
             **self._people.handlers(),
         }
-
-    def status(self) -> dict[str, Any]:
-        """The running daemon in one JSON document."""
-        uptime = (self._clock.boottime_ns() - self._began_ns) / NS_PER_S
-        last = self._sender.last_receipt
-        return {
-            "state": self._state_word(),
-            "cannot_record": self._outbox.cannot_record,
-            "version": __version__,
-            "process": os.getpid(),
-            "at_ms": self._clock.now().utc_ms,
-            "uptime_s": round(uptime, 1),
-            "device": self._state.device,
-            "camera": self._lookout.state,
-            "idle": self._slot.is_empty,
-            **self._pipeline.status(),
-            "threshold": self._reception.threshold,
-            "people": len(self._reception.policy.gallery.people()),
-            "changeover": self._people.changeover().document(names=self._settings.journal.names),
-            "gallery": self._people.standing(),
-            "liveness": "not measured",
-            "clock": self._timekeeper.trust.value,
-            "online": self._sender.online,
-            "last_receipt_ms": None if last is None else last.utc_ms,
-            "outbox": status_document(self._outbox.status()),
-            "disk": self._outbox.room(),
-            "board": read_board().document(),
-            **self._logbook.summary(),
-        }
-
-    def _state_word(self) -> str:
-        if self._stop.is_set():
-            return "stopping"
-        return "cannot record" if self._outbox.cannot_record else "running"
-
-    def _supervise(self) -> None:
-        may_end = {"capture"} if self._lookout.state == "ended" else set()
-        for worker in self._workers:
-            if worker.ended.is_set() and worker.name not in may_end:
-                self._failed = self._failed or f"{worker.name}: ended unasked"
-                log.critical("thread.ended", extra={"fields": {"thread": worker.name}})
-                self._stop.set()
 
     def _end(self) -> None:
         """Ask every thread to end, shut what they may wait in, and name those that do not.
@@ -294,9 +310,12 @@ class Kiosk:
         """
         self._ending = Ending(self._clock, _END_S)
         self._stop.set()
+        self._notifier.stopping()
         self._slot.close()
         wakers = [Worker(name, wake) for name, wake in self._wakers]
         self._ending.wait([*self._workers, *wakers], keep_s=_LAST_S)
+        if self._restarts is not None:
+            self._restarts.note("failed" if self._failed else "stopped")
         last = Worker("end outbox", self._last.close)
         self._ending.wait([last])
         if last.error is not None:

@@ -34,6 +34,8 @@ MAX_PEERS = 16
 REQUEST_S = 2.0
 """The whole of a request, and the whole of a reply, has so long to go through the socket."""
 _ANSWER_S = 10.0
+# So often the listening thread shows that it is alive.
+_LISTEN_S = 5.0
 _LENGTH = struct.Struct(">I")
 _CREDENTIALS = struct.Struct("3i")
 
@@ -116,10 +118,17 @@ def _name_of(user: int) -> str:
 class ControlServer:
     """Answers each connection in a thread of its own, so that none waits for another's peer."""
 
-    def __init__(self, runtime_dir: str, handlers: Mapping[str, Handler], *, clock: Clock) -> None:
+    def __init__(
+        self,
+        runtime_dir: str,
+        handlers: Mapping[str, Handler],
+        *,
+        clock: Clock,
+        beat: Callable[[str, float], None],
+    ) -> None:
         self._path = socket_path(runtime_dir)
         self._handlers = handlers
-        self._clock = clock
+        self._clock, self._beat = clock, beat
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._lock_descriptor: int | None = None
         self._inode: int | None = None
@@ -152,6 +161,7 @@ class ControlServer:
             self._inode = self._path.lstat().st_ino
             self._path.chmod(0o660)
             self._listener.listen(MAX_PEERS)
+            self._listener.settimeout(_LISTEN_S)
         except BlockingIOError as error:
             raise ControlError(
                 f"paths.runtime_dir {folder}: expected to be this daemon's alone, another one"
@@ -167,8 +177,11 @@ class ControlServer:
     def run(self, stop: threading.Event) -> None:
         """Answer until `stop` is set or the listener is closed."""
         while not stop.is_set():
+            self._beat("listens", _LISTEN_S + _ANSWER_S)
             try:
                 connection, _ = self._listener.accept()
+            except TimeoutError:
+                continue
             except OSError:
                 if not stop.is_set() and not self._closed:
                     raise

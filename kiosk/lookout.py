@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 
 from kiosk import config
 from kiosk.capture.camera import Camera, EndOfFrames
@@ -16,6 +17,9 @@ from kiosk.reception import Screen
 log = logging.getLogger(__name__)
 
 _REOPEN_WAITS_S = (1.0, 2.0, 5.0, 10.0)
+# The camera has deadlines of its own within: 15 s to open, 5 s to close.
+_OPEN_S = 30.0
+_SLACK_S = 10.0
 
 
 class Lookout:
@@ -29,7 +33,9 @@ class Lookout:
         slot: FrameSlot,
         screen: Screen,
         clock: Clock,
+        beat: Callable[[str, float], None],
     ) -> None:
+        self._beat = beat
         self._frame_timeout_s = settings.frame_timeout_s
         self._camera, self._slot, self._screen, self._clock = camera, slot, screen, clock
         self.state = "opening"
@@ -39,8 +45,10 @@ class Lookout:
         failures = 0
         while not stop.is_set():
             try:
+                self._beat("opens the camera", _OPEN_S)
                 self._camera.open()
                 while not stop.is_set():
+                    self._beat("waits for a frame", self._frame_timeout_s + _SLACK_S)
                     frame = self._camera.read(self._frame_timeout_s)
                     self._seeing()
                     failures = 0
@@ -53,8 +61,11 @@ class Lookout:
                     return
                 self._blind(error, failures)
             finally:
+                self._beat("closes the camera", _OPEN_S)
                 self._camera.close()
-            self._clock.wait(stop, _REOPEN_WAITS_S[min(failures, len(_REOPEN_WAITS_S) - 1)])
+            wait_s = _REOPEN_WAITS_S[min(failures, len(_REOPEN_WAITS_S) - 1)]
+            self._beat("waits to open the camera again", wait_s + _SLACK_S)
+            self._clock.wait(stop, wait_s)
             failures += 1
 
     def _over(self) -> None:

@@ -19,6 +19,7 @@ from kiosk.clock import Clock
 log = logging.getLogger(__name__)
 
 PERIOD_S = 15.0
+_WRITE_S = 30.0
 _OUTCOMES = "kiosk_decisions_total"
 Value = float | int | bool | None
 
@@ -128,13 +129,21 @@ def _number(value: Value) -> str:
 class MetricsFile:
     """Keeps a file in that format up to date."""
 
-    def __init__(self, path: Path, status: Callable[[], Mapping[str, Any]], clock: Clock) -> None:
-        self._path, self._status, self._clock = path, status, clock
+    def __init__(
+        self,
+        path: Path,
+        status: Callable[[], Mapping[str, Any]],
+        clock: Clock,
+        *,
+        beat: Callable[[str, float], None],
+    ) -> None:
+        self._path, self._status, self._clock, self._beat = path, status, clock, beat
         self._failing = False
 
     def run(self, stop: threading.Event) -> None:
         """Write until `stop`, then take the file away: what is not running has no figures."""
         while not stop.is_set():
+            self._beat("writes the figures", PERIOD_S + _WRITE_S)
             self._write()
             self._clock.wait(stop, PERIOD_S)
         with contextlib.suppress(OSError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from typing import Protocol
 
 from kiosk.clock import NS_PER_MS, NS_PER_S, Clock
@@ -14,6 +15,8 @@ log = logging.getLogger(__name__)
 
 _LOOK_S = 1.0
 _NOTE_S = 3600.0
+# Longer than the queue's own deadline for an answer of the disk.
+_ANSWER_S = 25.0
 
 
 class Notes(Protocol):
@@ -30,9 +33,12 @@ class Timekeeper:
     trust: Trust
     """Whether the clock is synchronised, as of the last look."""
 
-    def __init__(self, notes: Notes, *, clock: Clock, rtc: bool) -> None:
+    def __init__(
+        self, notes: Notes, *, clock: Clock, rtc: bool, beat: Callable[[str, float], None]
+    ) -> None:
         self._notes = notes
         self._clock = clock
+        self._beat = beat
         self._rtc = rtc
         self._last = clock.now()
         self._noted: Stamp | None = None
@@ -42,6 +48,7 @@ class Timekeeper:
         """Look every second until `stop` is set; OutboxError ends it."""
         self._tell(self._last, step_s=0.0)
         while True:
+            self._beat("compares the clock", _ANSWER_S)
             self.look()
             if self._clock.wait(stop, _LOOK_S):
                 return

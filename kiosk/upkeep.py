@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Protocol
 
 from kiosk.clock import Clock
+from kiosk.outbox.ledger import OutboxStatus
 
 _SOON_S = 0.05
 _LATER_S = 1.0
+# Longer than the queue's own deadline for an answer of the disk.
+_ANSWER_S = 25.0
 
 
 class Kept(Protocol):
@@ -23,6 +27,10 @@ class Kept(Protocol):
         """Take one small step; whether another should follow soon."""
         ...
 
+    def status(self) -> OutboxStatus:
+        """Counts of the queue."""
+        ...
+
 
 class Screen(Protocol):
     """What the upkeep asks of feedback."""
@@ -35,14 +43,27 @@ class Screen(Protocol):
 class Upkeep:
     """Small steps for as long as the kiosk runs: a punch never waits for more than one of them."""
 
-    def __init__(self, kept: Kept, screen: Screen, *, clock: Clock) -> None:
-        self._kept, self._screen, self._clock = kept, screen, clock
+    pending: int
+    """Events that wait to be sent, as of the last look."""
+
+    def __init__(
+        self,
+        kept: Kept,
+        screen: Screen,
+        *,
+        clock: Clock,
+        beat: Callable[[str, float], None],
+    ) -> None:
+        self._kept, self._screen, self._clock, self._beat = kept, screen, clock, beat
         self._told = False
+        self.pending = 0
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop`; raises OutboxBrokenError when the disk has failed meanwhile."""
         while not stop.is_set():
+            self._beat("asks the queue", _ANSWER_S)
             more = self._kept.tend()
+            self.pending = self._kept.status().pending
             self._tell(cannot=bool(self._kept.cannot_record))
             self._clock.wait(stop, _SOON_S if more else _LATER_S)
 

@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 _IDLE_S = 1.0
 # While the first body waits for the clock, the connection is looked at so often.
 _CLOCK_S = 2.0
+_SLACK_S = 60.0
 
 
 class Queue(Protocol):
@@ -73,7 +74,7 @@ class Sender:
     What is behind goes in batches, as large as the server takes them. `read_receipt` finds the
     receipt in an answer, or raises ReceiptError or UplinkPausedError; `on_settled` is told after
     the queue was. `clock_is_kept`: a time service is at work, and worth a wait before the first
-    body is frozen.
+    body is frozen. `beat` hears before each step what it is, and how long it takes at most.
     """
 
     online: bool | None
@@ -92,6 +93,7 @@ class Sender:
         server: Server,
         on_settled: Callable[[Envelope, Receipt], None],
         clock_is_kept: bool,
+        beat: Callable[[str, float], None],
     ) -> None:
         self._queue = queue
         self._post = post
@@ -107,6 +109,9 @@ class Sender:
         self._patience = Patience(clock, kept=clock_is_kept)
         self._leased: Sequence[Envelope] = ()
         self._asked_s = 0.0
+        self._beat = beat
+        # A name that cannot be looked up, beside the post's own deadline.
+        self._send_s = server.connect_timeout_s + server.read_timeout_s + _SLACK_S
         self.online = None
         self.last_receipt = None
 
@@ -121,6 +126,7 @@ class Sender:
             # Cleared before the look: what arrives after it sets it again.
             self._queue.arrived.clear()
             self._asked_s = 0.0
+            self._beat("sends", self._send_s)
             try:
                 wait_s = self._step(stop)
             except OutboxFullError as error:
@@ -130,6 +136,7 @@ class Sender:
             # Whatever came of it: what the server asked for is waited for.
             wait_s = max(wait_s, self._asked_s)
             if wait_s > 0:
+                self._beat("waits for its next attempt", wait_s + _SLACK_S)
                 self._clock.wait(stop, wait_s)
 
     def _step(self, stop: threading.Event) -> float:

@@ -166,7 +166,12 @@ def test_a_daemon_that_cannot_deliver_is_told(findings, tmp_path, online, aside,
     outbox = {"pending": 3, "quarantined": aside, "settled": 0, "oldest_ms": None}
     disk = {"used": 0.5, "free_bytes": 10**9, "reserve": 1.0, "ballast": True}
     status = {"online": online, "outbox": outbox, "cannot_record": "", "disk": disk}
-    server = ControlServer(str(tmp_path / "run"), {"status": lambda _: status}, clock=SystemClock())
+    server = ControlServer(
+        str(tmp_path / "run"),
+        {"status": lambda _: status},
+        clock=SystemClock(),
+        beat=lambda *_: None,
+    )
     server.open()
     stop = threading.Event()
     thread = threading.Thread(target=server.run, args=(stop,), daemon=True)

@@ -63,7 +63,10 @@ class Queue:
 
     def listen(self):
         self.control = ControlServer(
-            self.settings.paths.runtime_dir, operations(self.outbox), clock=self.clock
+            self.settings.paths.runtime_dir,
+            operations(self.outbox),
+            clock=self.clock,
+            beat=lambda *_: None,
         )
         self.control.open()
         self.thread = threading.Thread(target=self.control.run, args=(self.stop,))

@@ -144,6 +144,7 @@ class Station:
             server=settings,
             on_settled=lambda *_: None,
             clock_is_kept=False,
+            beat=lambda *_: None,
         )
         self.outbox.start()
 

@@ -78,7 +78,7 @@ class Site:
             clock=self.world,
         )
         self.outbox.start()
-        self.keeper = Timekeeper(self.outbox, clock=self.world, rtc=False)
+        self.keeper = Timekeeper(self.outbox, clock=self.world, rtc=False, beat=lambda *_: None)
         self.keeper.look()
 
     def do(self, step):

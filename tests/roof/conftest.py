@@ -56,6 +56,11 @@ class Daemon:
             self.read_until(wait_for)
         return self
 
+    def await_said(self, words):
+        """It may have been said before the daemon was ready."""
+        if not any(words in line for line in self.said):
+            self.read_until(words)
+
     def read_until(self, words):
         # A daemon that never says it is ended, so that the test fails instead of hanging.
         hang = threading.Timer(HANG_S, self.process.kill)

@@ -340,7 +340,7 @@ def test_the_daemon_runs_both(daemon, server, repository, people):
     said = daemon.cli("status").stdout
     assert "also mobilefacenet" in said
     assert "to enrol again: obama" in said
-    daemon.read_until("outbox.settled")
+    daemon.await_said("outbox.settled")
     with urllib.request.urlopen(f"{server}/attendance", timeout=10) as reply:
         (record,) = json.load(reply)["attendance"]
     assert record["employee"] == "obama"

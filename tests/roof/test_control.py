@@ -46,6 +46,7 @@ def serve(folder):
             str(folder),
             {"status": lambda _: {"state": "running"}, **handlers},
             clock=clock or CLOCK,
+            beat=lambda *_: None,
         )
         server.open()
         stop = threading.Event()
@@ -113,7 +114,7 @@ def test_a_folder_that_others_can_write_in_is_refused(folder, loose):
     folder.mkdir()
     folder.chmod(loose)
     with pytest.raises(KioskError, match=rf"runtime_dir.*got mode {loose:04o}; .*chmod go-w"):
-        ControlServer(str(folder), {}, clock=CLOCK).open()
+        ControlServer(str(folder), {}, clock=CLOCK, beat=lambda *_: None).open()
     assert list(folder.iterdir()) == []
 
 
@@ -123,7 +124,7 @@ def test_a_folder_of_somebody_elses_is_refused(folder, monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 12345)
     os.chown(folder, 54321, -1) if os.getuid() == 0 else None
     with pytest.raises(KioskError, match="expected an owner of user id 12345"):
-        ControlServer(str(folder), {}, clock=CLOCK).open()
+        ControlServer(str(folder), {}, clock=CLOCK, beat=lambda *_: None).open()
 
 
 def test_another_user_is_not_answered(serve, folder, monkeypatch, caplog):
@@ -149,7 +150,9 @@ def test_another_user_is_not_answered(serve, folder, monkeypatch, caplog):
 def test_a_second_daemon_does_not_take_the_socket_over(serve, folder):
     """Another state folder does not matter: one runtime folder has one daemon, and it stays."""
     serve()
-    second = ControlServer(str(folder), {"status": lambda _: {"state": "second"}}, clock=CLOCK)
+    second = ControlServer(
+        str(folder), {"status": lambda _: {"state": "second"}}, clock=CLOCK, beat=lambda *_: None
+    )
     with pytest.raises(ControlError, match=r"runtime_dir.*another one listens"):
         second.open()
     second.close()

@@ -67,7 +67,7 @@ def test_a_punch_survives_a_restart_and_reaches_the_server_once(daemon, server, 
     assert daemon.stop() == 0
     daemon.write(server, replay=[people / "obama.jpg"])
     daemon.start()
-    daemon.read_until("outbox.settled")
+    daemon.await_said("outbox.settled")
     daemon.read_until("visit.already_recorded")
     assert daemon.stop() == 0
     with urllib.request.urlopen(f"{server}/attendance", timeout=10) as reply:
@@ -86,7 +86,7 @@ def test_a_kill_loses_and_doubles_nothing(daemon, server, people):
     event_id = line.split("event_id=")[1].split()[0]
     daemon.write(server)
     daemon.start()
-    daemon.read_until("outbox.settled")
+    daemon.await_said("outbox.settled")
     assert daemon.stop() == 0
     with urllib.request.urlopen(f"{server}/attendance", timeout=10) as reply:
         records = json.load(reply)["attendance"]
@@ -97,7 +97,7 @@ def test_unknown_people_can_be_sent_without_a_name(daemon, server, people):
     """unknown = "send" leaves the naming to the server and sends no E1."""
     daemon.write(server, extra='[recognition]\nunknown = "send"\n', replay=[people / "biden.jpg"])
     daemon.start()
-    daemon.read_until("outbox.settled")
+    daemon.await_said("outbox.settled")
     assert daemon.stop() == 0
     with urllib.request.urlopen(f"{server}/attendance", timeout=10) as reply:
         records = json.load(reply)["attendance"]

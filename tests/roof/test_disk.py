@@ -5,6 +5,7 @@ import os
 import resource
 import subprocess
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -121,12 +122,17 @@ class Kept:
             self.stop.set()
         return False
 
+    def status(self):
+        return SimpleNamespace(pending=len(self.states))
+
 
 def test_the_screen_rests_on_what_is_true():
     """Told once when nothing can be recorded any more, and once when it can again."""
     stop, told, waited = threading.Event(), [], []
     screen = type("Screen", (), {"cannot_record": staticmethod(told.append)})
     clock = type("Clock", (), {"wait": staticmethod(lambda _, seconds: waited.append(seconds))})
-    Upkeep(Kept(["", "full", "full", "", ""], stop), screen, clock=clock).run(stop)
+    Upkeep(Kept(["", "full", "full", "", ""], stop), screen, clock=clock, beat=lambda *_: None).run(
+        stop
+    )
     assert told == [True, False]
     assert waited == [1.0] * 5

@@ -61,7 +61,7 @@ class Screen:
 
 def watch(camera, stop=None):
     clock, screen, slot = Clock(), Screen(), FrameSlot()
-    lookout = Lookout(Camera(), camera, slot=slot, screen=screen, clock=clock)
+    lookout = Lookout(Camera(), camera, slot=slot, screen=screen, clock=clock, beat=lambda *_: None)
     lookout.run(stop or threading.Event())
     return lookout, clock, screen, slot
 

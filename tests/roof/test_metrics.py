@@ -216,7 +216,7 @@ def test_a_folder_that_cannot_be_written_is_told_once(tmp_path, caplog):
     clock = Steps(
         lambda: None, path.parent.mkdir, lambda: seen.append(path.read_text()), lambda: None
     )
-    MetricsFile(path, status, clock).run(threading.Event())
+    MetricsFile(path, status, clock, beat=lambda *_: None).run(threading.Event())
     told = [record.message for record in caplog.records if record.name == "kiosk.metrics"]
     assert told == ["metrics.not_written", "metrics.written_again"]
     assert value(seen[0], "kiosk_queue_events") == 2

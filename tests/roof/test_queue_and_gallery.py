@@ -100,7 +100,7 @@ def test_the_daemon_believes_only_the_signed_receipt(daemon, impostor):
         outbox.put(punch(1))
         impostor.signer = state.signer
     daemon.start()
-    daemon.read_until("outbox.settled")
+    daemon.await_said("outbox.settled")
     assert daemon.json("outbox", "status")["quarantined"] == 0
     assert daemon.stop() == 0
     assert len(impostor.seen) == 5

@@ -52,7 +52,7 @@ def hands():
 def test_the_boot_is_noted_at_once_and_the_first_good_moment_too(hands):
     """A boot that is never synchronised still has its place among the others."""
     book = Book()
-    keeper = Timekeeper(book, clock=hands, rtc=True)
+    keeper = Timekeeper(book, clock=hands, rtc=True, beat=lambda *_: None)
     keeper.look()
     assert [note[1:] for note in book.notes] == [(Trust.UNSYNCED, True)]
     hands.trust = Trust.SYNCED
@@ -65,7 +65,7 @@ def test_a_good_moment_is_noted_every_hour(hands):
     """Often enough to bound what comes after a power cut, seldom enough for the card."""
     hands.trust = Trust.SYNCED
     book = Book()
-    keeper = Timekeeper(book, clock=hands, rtc=False)
+    keeper = Timekeeper(book, clock=hands, rtc=False, beat=lambda *_: None)
     for _ in range(2 * 3600 + 1):
         keeper.look()
         hands.wait(threading.Event(), 1)
@@ -76,7 +76,7 @@ def test_a_good_moment_is_noted_every_hour(hands):
 def test_a_full_disk_is_told_and_tried_again(hands, caplog):
     """Nothing ends; the next moment is as good."""
     book = Book(full=True)
-    keeper = Timekeeper(book, clock=hands, rtc=False)
+    keeper = Timekeeper(book, clock=hands, rtc=False, beat=lambda *_: None)
     keeper.look()
     assert "clock.not_noted" in caplog.text
     book.full = False
@@ -87,7 +87,7 @@ def test_a_full_disk_is_told_and_tried_again(hands, caplog):
 def test_the_journal_tells_each_change_and_the_step(hands, caplog):
     """By how much the clock was wrong is what somebody who reads it wants to know."""
     caplog.set_level(logging.INFO)
-    keeper = Timekeeper(Book(), clock=hands, rtc=False)
+    keeper = Timekeeper(Book(), clock=hands, rtc=False, beat=lambda *_: None)
     stop = threading.Event()
     stop.set()
     keeper.run(stop)

@@ -331,6 +331,7 @@ class Bench:
             server=Server(url="http://127.0.0.1:9", accept_plain_receipts=plain),
             on_settled=lambda envelope, receipt: self.told.append((envelope, receipt)),
             clock_is_kept=kept,
+            beat=lambda *_: None,
         )
 
     @property

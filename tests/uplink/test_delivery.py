@@ -44,6 +44,7 @@ class Delivery:
             server=settings,
             on_settled=lambda envelope, _: self.settled.append(envelope.event_id),
             clock_is_kept=False,
+            beat=lambda *_: None,
         )
         self.outbox.start()
 

@@ -71,6 +71,7 @@ class Site:
             server=settings,
             on_settled=settled,
             clock_is_kept=False,
+            beat=lambda *_: None,
         )
         sender.run(self.stop)
         self.stop.clear()
