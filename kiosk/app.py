@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from kiosk.board import read_board
 from kiosk.capture.camera import open_camera
 from kiosk.capture.slot import FrameSlot
 from kiosk.clock import NS_PER_S, Clock, has_rtc, time_service
@@ -18,6 +19,7 @@ from kiosk.control import ControlServer
 from kiosk.ending import Ending, Worker
 from kiosk.errors import CameraError
 from kiosk.feedback.page import Page
+from kiosk.journal import set_up
 from kiosk.logbook import Logbook
 from kiosk.lookout import Lookout
 from kiosk.metrics import MetricsFile
@@ -27,9 +29,11 @@ from kiosk.outbox.store import Outbox
 from kiosk.people import People
 from kiosk.pulse import Pulse
 from kiosk.reception import Reception
+from kiosk.reloading import Origin, Reloader
 from kiosk.restarts import Restarts, begun
 from kiosk.standing import Standing, warn_of_settings
 from kiosk.state import open_state
+from kiosk.strain import Strain, resident_mb
 from kiosk.supervisor import ROUND_S, Supervisor
 from kiosk.timekeeper import Timekeeper
 from kiosk.types import Envelope, Frame, Receipt
@@ -57,11 +61,12 @@ _GLANCE_S = 0.02
 class Kiosk:
     """One daemon. `run` blocks until `stop` is set and returns the exit status."""
 
-    def __init__(self, settings: Settings, *, clock: Clock) -> None:
+    def __init__(self, settings: Settings, *, clock: Clock, origin: Origin | None = None) -> None:
+        self._origin = origin
         self._settings = settings
         self._clock = clock
         self._logbook = Logbook()
-        self._slot = FrameSlot()
+        self._slot: FrameSlot[Frame] = FrameSlot()
         self._stop = threading.Event()
         self._failed: str | None = None
         self._workers: list[Worker] = []
@@ -71,6 +76,7 @@ class Kiosk:
         self._pulse = Pulse(clock)
         self._notifier = Notifier()
         self._restarts: Restarts | None = None
+        self._good_end = "stopped"
 
     def run(self, stop: threading.Event) -> int:
         """Open everything, work until `stop`, and end cleanly; 0, or 1 after a failure."""
@@ -79,10 +85,7 @@ class Kiosk:
             self._open()
             self._begin()
             while not self._clock.wait(stop, ROUND_S):
-                reason = self._supervisor.look(self._workers)
-                if reason:
-                    self._failed = self._failed or reason
-                    stop.set()
+                self._round(stop)
         except Exception as error:
             # Whoever started it tells the error; the line of the end must not deny it.
             self._failed = self._failed or str(error) or type(error).__name__
@@ -91,9 +94,26 @@ class Kiosk:
             self._end()
         return 0 if self._failed is None else 1
 
+    def _round(self, stop: threading.Event) -> None:
+        reason = self._supervisor.look(self._workers)
+        if reason:
+            self._failed = self._failed or reason
+            stop.set()
+        if self._strain.due() and self._strain.look(read_board(), resident_mb()):
+            self._good_end = "restarted"
+            stop.set()
+        self._reloader.look()
+
+    def _obey(self, settings: Settings) -> None:
+        """What of other settings may be in force at once."""
+        set_up(settings.journal, clock=self._clock)
+        self._reception.obey(settings.recognition)
+        self._strain.limits = settings.limits
+
     def _open(self) -> None:
         settings, clock = self._settings, self._clock
         warn_of_settings(settings)
+        self._reloader = Reloader(settings, self._origin, self._obey)
         self._state = open_state(settings)
         self._last.callback(self._state.close)
         restarts = self._restarts = begun(
@@ -171,6 +191,7 @@ class Kiosk:
             clock=clock,
             beat=self._pulse.beat,
         )
+        self._strain = Strain(settings.limits, self._lookout, clock=clock)
         self._people = People(
             self._state,
             self._reception.policy,
@@ -178,12 +199,12 @@ class Kiosk:
             dim=self._pipeline.dim,
             also=self._pipeline.also_space,
             marks=self._outbox,
-            thresholds=self._thresholds(),
+            thresholds=self._pipeline.thresholds(self._reception.threshold),
         )
 
     def _stands(self, restarts: Restarts) -> Standing:
         return Standing(
-            settings=self._settings,
+            reloader=self._reloader,
             device=self._state.device,
             clock=self._clock,
             began_ns=self._began_ns,
@@ -199,14 +220,9 @@ class Kiosk:
             logbook=self._logbook,
             pulse=self._pulse,
             restarts=restarts,
+            strain=self._strain,
             upkeep=self._upkeep,
         )
-
-    def _thresholds(self) -> dict[str, float]:
-        thresholds = {self._pipeline.space: self._reception.threshold}
-        if self._pipeline.also_space is not None:
-            thresholds[self._pipeline.also_space[0]] = self._pipeline.also_threshold
-        return thresholds
 
     def _begin(self) -> None:
         self._outbox.start()
@@ -253,6 +269,7 @@ class Kiosk:
         log.log(level, "kiosk.ready", extra={"fields": facts})
         self._notifier.status(self._standing.line())
         self._notifier.ready()
+        self._reloader.ready()
         self._people.warn_of_other_spaces()
         self._people.warn_of_rollback()
 
@@ -284,7 +301,8 @@ class Kiosk:
             frame = self._next_frame()
             if frame is not None:
                 self._pulse.beat("recognises", _DECIDE_S)
-                self._reception.receive(frame)
+                if self._reception.receive(frame):
+                    self._lookout.somebody()
 
     def _next_frame(self) -> Frame | None:
         try:
@@ -315,7 +333,7 @@ class Kiosk:
         wakers = [Worker(name, wake) for name, wake in self._wakers]
         self._ending.wait([*self._workers, *wakers], keep_s=_LAST_S)
         if self._restarts is not None:
-            self._restarts.note("failed" if self._failed else "stopped")
+            self._restarts.note("failed" if self._failed else self._good_end)
         last = Worker("end outbox", self._last.close)
         self._ending.wait([last])
         if last.error is not None:

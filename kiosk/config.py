@@ -5,17 +5,17 @@ Every mistake in a file is told at once, each with its key, its value and what i
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 
-from kiosk.address import in_the_clear, url_problems
+from kiosk.address import in_the_clear
 from kiosk.errors import ConfigError
 from kiosk.files import lacks, read_toml
+from kiosk.joint import joint_problems
 from kiosk.tables import Reading
 
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
@@ -24,8 +24,7 @@ Timeout = Annotated[float, Meta(ge=0.1, le=300.0)]
 Side = Annotated[int, Meta(ge=64, le=8192)]
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
 
-# sun_path of unix(7) has 108 bytes, with the name of the socket and a zero at the end.
-MAX_RUNTIME_DIR = 107 - len("/control.sock")
+_FILES = ("server.ca_file", "server.client_cert_file", "server.client_key_file")
 
 
 class Device(Struct, frozen=True, forbid_unknown_fields=True):
@@ -74,6 +73,10 @@ class Camera(Struct, frozen=True, forbid_unknown_fields=True):
     height: Side = 720
     frames_per_s: Annotated[float, Meta(ge=0.5, le=60.0)] = 10.0
     frame_timeout_s: Timeout = 5.0
+    motion_gate: bool = True
+    """Only while something moves, or a face is seen, frames are looked at."""
+    distance_m: Annotated[float, Meta(ge=0.1, le=10.0)] = 0.7
+    """Where people stand; a Pi camera with a lens that moves is focused there."""
     replay: tuple[Replay, ...] = ()
     replay_seed: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 1
     replay_loops: Annotated[int, Meta(ge=0, le=1_000_000)] = 1
@@ -175,6 +178,15 @@ class Metrics(Struct, frozen=True, forbid_unknown_fields=True):
     """For node_exporter's textfile collector, which takes names in .prom; "" for none."""
 
 
+class Limits(Struct, frozen=True, forbid_unknown_fields=True):
+    """What the kiosk spares its board."""
+
+    hot_c: Annotated[float, Meta(ge=40.0, le=90.0)] = 75.0
+    """From this temperature on fewer frames are looked at."""
+    memory_mb: Annotated[int, Meta(ge=0, le=100_000)] = 450
+    """With more in RAM it ends between two visits, to be started anew; 0 for no limit."""
+
+
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     """The whole configuration."""
 
@@ -187,6 +199,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     feedback: Feedback = Feedback()
     journal: Journal = Journal()
     metrics: Metrics = Metrics()
+    limits: Limits = Limits()
 
 
 def load(path: Path, *, files: bool = False) -> Settings:
@@ -201,7 +214,7 @@ def load(path: Path, *, files: bool = False) -> Settings:
 def check(document: dict[str, Any], origin: str, *, files: bool = False) -> Settings:
     """Turn a parsed document into Settings, or raise ConfigError with all its problems."""
     reading = Reading(document, Settings)
-    problems = [*reading.problems, *_joint_problems(reading.known)]
+    problems = [*reading.problems, *joint_problems(reading.known)]
     if files:
         problems += _missing_files(reading.known)
     if not problems:
@@ -211,101 +224,6 @@ def check(document: dict[str, Any], origin: str, *, files: bool = False) -> Sett
         f"{origin}: {count} problem{'s' if count > 1 else ''}: " + " | ".join(problems),
         problems=tuple(problems),
     )
-
-
-Rule = tuple[tuple[str, ...], Callable[..., str | None]]
-
-
-def _when(broken: object, problem: str) -> str | None:
-    return problem if broken else None
-
-
-# Mistakes that lie between keys. A rule is asked as soon as its own keys are right, whatever else
-# the file gets wrong.
-_JOINT_RULES: tuple[Rule, ...] = (
-    (
-        ("server.url", "server.allow_plain_http"),
-        lambda url, allowed: _when(
-            in_the_clear(url) and not allowed and not any(url_problems(url)),
-            f"server.url = {url!r}: expected https (plain http only to loopback);"
-            " server.allow_plain_http = true permits it and the journal repeats it at every start",
-        ),
-    ),
-    (
-        ("server.client_cert_file", "server.client_key_file"),
-        lambda cert, key: _when(
-            bool(cert) != bool(key),
-            "server.client_cert_file and server.client_key_file: expected both or neither",
-        ),
-    ),
-    (
-        ("server.require_signed_receipts", "server.key_id"),
-        lambda required, key_id: _when(
-            required is True and not key_id,
-            "server.require_signed_receipts = true: expected server.key_id to be set with it",
-        ),
-    ),
-    (
-        ("server.accept_plain_receipts", "server.key_id"),
-        lambda accepted, key_id: _when(
-            accepted and key_id,
-            "server.accept_plain_receipts = true: a plain server cannot sign; leave key_id empty",
-        ),
-    ),
-    (
-        ("server.backoff_base_s", "server.backoff_cap_s"),
-        lambda base_s, cap_s: _when(
-            cap_s < base_s, "server.backoff_cap_s: expected at least server.backoff_base_s"
-        ),
-    ),
-    (
-        ("camera.source", "camera.replay"),
-        lambda source, replay: _when(
-            source == "replay" and not replay,
-            "camera.replay: expected at least one [[camera.replay]] with a path",
-        ),
-    ),
-    (
-        ("camera.source", "camera.device"),
-        lambda source, device: _when(
-            source == "v4l2" and not device,
-            'camera.device: expected a device path for source "v4l2"',
-        ),
-    ),
-    (
-        ("recognition.frames_to_agree", "recognition.frames_to_give_up"),
-        lambda agree, give_up: _when(
-            give_up < agree,
-            "recognition.frames_to_give_up: expected at least recognition.frames_to_agree",
-        ),
-    ),
-    (
-        ("models.embedder", "models.also"),
-        lambda embedder, also: _when(
-            also == embedder,
-            'models.also: expected a model of another space than models.embedder, or ""',
-        ),
-    ),
-    (
-        ("paths.runtime_dir",),
-        lambda folder: _when(
-            len(os.fsencode(folder)) > MAX_RUNTIME_DIR,
-            f"paths.runtime_dir: expected at most {MAX_RUNTIME_DIR} bytes, for a socket's path has"
-            f" no more room, got {len(os.fsencode(folder))}",
-        ),
-    ),
-)
-_FILES = ("server.ca_file", "server.client_cert_file", "server.client_key_file")
-
-
-def _joint_problems(known: Mapping[str, Any]) -> Iterator[str]:
-    if "server.url" in known:
-        yield from url_problems(known["server.url"])
-    for keys, rule in _JOINT_RULES:
-        if all(key in known for key in keys):
-            problem = rule(*(known[key] for key in keys))
-            if problem is not None:
-                yield problem
 
 
 def _missing_files(known: Mapping[str, Any]) -> Iterator[str]:

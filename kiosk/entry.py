@@ -15,6 +15,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from kiosk.messages import MESSAGE_IDS
+
 Value = str | int | float | bool | None
 
 _MAX_TEXT = 500
@@ -22,7 +24,6 @@ _MAX_TEXT = 500
 _MAX_KEY = 50
 _MAX_INT_BITS = 128
 _EVENT = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)+")
-_MESSAGE_ID = re.compile(r"[0-9a-f]{32}")
 _NOT_IN_KEY = re.compile(r"[^a-z0-9_]")
 _BARE = re.compile(r"[^\s\"=\\]+")
 # The priorities of sd-daemon(3), each with the least level that has it.
@@ -50,6 +51,12 @@ class Entry:
         return " ".join([self.event, *(f"{k}={_quoted(v)}" for k, v in self.fields.items())])
 
     @property
+    def gist(self) -> str:
+        """What it says, but for what differs each time: two that say the same are equal in it."""
+        words = {k: v for k, v in self.fields.items() if not _is_number(v)}
+        return " ".join([self.event, *(f"{k}={_quoted(v)}" for k, v in words.items())])
+
+    @property
     def priority(self) -> int:
         """The syslog priority, 2 (critical) .. 7 (debug)."""
         return next((p for least, p in _PRIORITIES if self.level >= least), _DEBUG_PRIORITY)
@@ -73,8 +80,7 @@ def entry_of(record: logging.LogRecord, *, names: bool, traces: bool) -> Entry:
         fields |= {"error": type(error).__name__, "error_text": one_line(_words(error))}
         trace = tuple(_trace(error)) if traces else ()
     source = (record.pathname, record.lineno, record.funcName or "")
-    given = getattr(record, "message_id", "")
-    message_id = given if isinstance(given, str) and _MESSAGE_ID.fullmatch(given) else ""
+    message_id = MESSAGE_IDS.get(event, "")
     return Entry(record.levelno, event, fields, tuple(refused), trace, source, message_id)
 
 
@@ -128,6 +134,14 @@ def one_line(text: str) -> str:
     cut = text[:_MAX_TEXT]
     safe = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
     return safe if len(text) <= _MAX_TEXT else f"{safe}…[{len(text) - _MAX_TEXT} more]"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _quoted(text: str) -> str:

@@ -16,6 +16,7 @@ KioskError
 │   └── ReceiptError          a server's reply
 ├── VaultError                sealed bytes that do not authenticate, a key that cannot be had
 ├── CameraError               no frame came
+│   └── CameraStuckError      a call into the driver does not return
 ├── OutboxError               the queue on disk
 │   ├── OutboxLockedError     another process owns it
 │   ├── OutboxFullError       no space: nothing was recorded
@@ -137,6 +138,10 @@ class CameraError(KioskError):
     """No frame came; the camera is to be opened again."""
 
     fate = Fate.RETRY
+
+
+class CameraStuckError(CameraError):
+    """A call into the camera's driver does not return: a fresh process may be needed."""
 
 
 class OutboxError(KioskError):

@@ -1,7 +1,7 @@
 """The journal: one line for an event, `room.event key=value`, set up once for the whole process.
 
-A room logs `log.info("room.event", extra={"fields": {...}})`; an event that an operator must
-be able to find and explain also has `"message_id"`, 32 hex digits (journald's MESSAGE_ID).
+A room logs `log.info("room.event", extra={"fields": {...}})`; what `messages.py` lists has a
+MESSAGE_ID. A warning or an error that repeats is counted instead.
 Where it goes:
 
 - a terminal or a pipe: `HH:MM:SS level room.event key=value`, local time;
@@ -18,12 +18,14 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Protocol, TextIO
 
 from kiosk import config
 from kiosk.clock import Clock
 from kiosk.entry import Entry, entry_of, one_line
+from kiosk.repeats import Repeats
 
 _MAX_COMPLAINTS = 100
 
@@ -98,8 +100,9 @@ class NativeForm:
 class JournalHandler(logging.Handler):
     """Turns log records into entries, and tells once of each thing a room must not log."""
 
-    def __init__(self, form: Form, *, names: bool, traces: bool) -> None:
+    def __init__(self, form: Form, *, names: bool, traces: bool, clock: Clock) -> None:
         super().__init__()
+        self._clock, self._repeats = clock, Repeats()
         self._form, self._names, self._traces = form, names, traces
         self._complained: set[tuple[str, str, str]] = set()
         self._lost = 0
@@ -107,6 +110,19 @@ class JournalHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record; what cannot be written is counted and told of later."""
         entry = entry_of(record, names=self._names, traces=self._traces)
+        now_ns = self._clock.boottime_ns()
+        for gist, count in list(self._repeats.over(now_ns)):
+            facts = {"what": one_line(gist.partition(" ")[2]), "count": str(count)}
+            self._write(Entry(logging.WARNING, "journal.repeated", facts))
+        left_out = (
+            self._repeats.admits(f"{entry.priority} {entry.gist}", now_ns)
+            if _may_repeat(entry)
+            else 0
+        )
+        if left_out is None:
+            return
+        if left_out:
+            entry = replace(entry, fields={**entry.fields, "repeated": str(left_out)})
         self._write(entry)
         for key, kind in entry.refused:
             self._complain(entry.event, key, kind)
@@ -131,6 +147,13 @@ class JournalHandler(logging.Handler):
             self._lost += 1
 
 
+def _may_repeat(entry: Entry) -> bool:
+    """Whether saying it again is saying nothing: a visit is always somebody's own."""
+    return logging.WARNING <= entry.level < logging.CRITICAL and not entry.event.startswith(
+        ("visit.", "journal.")
+    )
+
+
 def set_up(
     settings: config.Journal,
     *,
@@ -146,7 +169,9 @@ def set_up(
     stream = sys.stderr if stream is None else stream
     systemd = _read_by_journald(stream) if under_systemd is None else under_systemd
     form = _systemd_form(stream) if systemd else PlainForm(stream, clock)
-    handler = JournalHandler(form, names=settings.names, traces=settings.level == "debug")
+    handler = JournalHandler(
+        form, names=settings.names, traces=settings.level == "debug", clock=clock
+    )
     root = logging.getLogger()
     for old in [known for known in root.handlers if isinstance(known, JournalHandler)]:
         root.removeHandler(old)

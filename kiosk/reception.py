@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from kiosk.clock import NS_PER_S, Clock
-from kiosk.config import Settings
+from kiosk.config import Recognition, Settings
 from kiosk.decide.gallery import Gallery
 from kiosk.decide.policy import Decision, Outcome, Policy
 from kiosk.errors import EmbeddingError, OutboxError, OutboxFullError, WireError
@@ -91,7 +91,7 @@ class Reception:
         self._screen, self._logbook, self._clock, self._rng = screen, logbook, clock, rng
         self._direction = direction_of(settings)
         self._sends_unknown = rules.unknown == "send"
-        self.threshold = eyes.threshold if rules.threshold == "model" else rules.threshold
+        self.threshold = self._threshold_of(rules)
         self.policy = Policy(
             rules,
             threshold=self.threshold,
@@ -101,8 +101,17 @@ class Reception:
             history=ledger,
         )
 
-    def receive(self, frame: Frame) -> None:
-        """Everything one frame brings about.
+    def obey(self, rules: Recognition) -> None:
+        """Other rules from the next frame on. Any thread."""
+        self._sends_unknown = rules.unknown == "send"
+        self.threshold = self._threshold_of(rules)
+        self.policy.obey(rules, self.threshold)
+
+    def _threshold_of(self, rules: Recognition) -> float:
+        return self._eyes.threshold if rules.threshold == "model" else rules.threshold
+
+    def receive(self, frame: Frame) -> bool:
+        """Everything one frame brings about; whether a face was in it.
 
         Raises OutboxError when the queue cannot be asked or what is on disk has become uncertain:
         the person has then been told that nothing was recorded.
@@ -117,6 +126,7 @@ class Reception:
             self._logbook.time("frame to decision", (decided - began) * 1000 / NS_PER_S)
         self._logbook.count("frames")
         self._act_on(decisions, frame.seen)
+        return bool(sightings)
 
     def _decide(self, sightings: Sequence[Sighting], now: Stamp) -> list[Decision]:
         try:

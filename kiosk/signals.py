@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C set an Event, and never from within the thread that they interrupt."""
+"""SIGTERM, Ctrl-C and SIGHUP set Events, never from within the thread that they interrupt."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ import threading
 from types import FrameType
 
 ENDING = (signal.SIGTERM, signal.SIGINT)
+RELOADING = signal.SIGHUP
 
 
-def stop_at_signals(stop: threading.Event) -> None:
-    """Set `stop` at the first SIGTERM or SIGINT; once for a process, from its main thread.
+def stop_at_signals(stop: threading.Event, reload: threading.Event) -> None:
+    """Set `stop` at the first SIGTERM or SIGINT, `reload` at each SIGHUP.
+
+    Once for a process, from its main thread.
 
     A handler runs in the main thread between any two of its steps. If it set the Event itself
     while that thread is inside `stop.wait()`, which holds the same lock for a moment, both would
@@ -21,16 +24,21 @@ def stop_at_signals(stop: threading.Event) -> None:
     receiving, sending = os.pipe()
     os.set_blocking(sending, False)
     signal.set_wakeup_fd(sending, warn_on_full_buffer=False)
-    thread = threading.Thread(target=_pass_on, args=(receiving, stop), name="signals", daemon=True)
+    thread = threading.Thread(
+        target=_pass_on, args=(receiving, stop, reload), name="signals", daemon=True
+    )
     thread.start()
-    for number in ENDING:
+    for number in (*ENDING, RELOADING):
         signal.signal(number, _noted)
 
 
-def _pass_on(receiving: int, stop: threading.Event) -> None:
+def _pass_on(receiving: int, stop: threading.Event, reload: threading.Event) -> None:
     while not stop.is_set():
-        if any(number in ENDING for number in os.read(receiving, 64)):
+        numbers = os.read(receiving, 64)
+        if any(number in ENDING for number in numbers):
             stop.set()
+        if RELOADING in numbers:
+            reload.set()
 
 
 def _noted(_: int, __: FrameType | None) -> None:

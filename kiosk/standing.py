@@ -19,8 +19,11 @@ from kiosk.outbox.store import Outbox, status_document
 from kiosk.people import People
 from kiosk.pulse import Pulse
 from kiosk.reception import Reception
+from kiosk.reloading import Reloader
 from kiosk.restarts import Restarts
+from kiosk.strain import Strain
 from kiosk.timekeeper import Timekeeper
+from kiosk.types import Frame
 from kiosk.upkeep import Upkeep
 from kiosk.uplink.sender import Sender
 from kiosk.vision.pipeline import FacePipeline
@@ -32,7 +35,7 @@ log = logging.getLogger(__name__)
 class Standing:
     """Everything that has something to say of itself."""
 
-    settings: Settings
+    reloader: Reloader
     device: str
     clock: Clock
     began_ns: int
@@ -44,15 +47,17 @@ class Standing:
     reception: Reception
     people: People
     timekeeper: Timekeeper
-    slot: FrameSlot
+    slot: FrameSlot[Frame]
     logbook: Logbook
     pulse: Pulse
     restarts: Restarts
     upkeep: Upkeep
+    strain: Strain
 
     def document(self) -> dict[str, Any]:
         """The running daemon in one JSON document."""
-        uptime = (self.clock.boottime_ns() - self.began_ns) / NS_PER_S
+        now_ns = self.clock.boottime_ns()
+        uptime = (now_ns - self.began_ns) / NS_PER_S
         last = self.sender.last_receipt
         return {
             "state": self.word(),
@@ -61,15 +66,23 @@ class Standing:
             "process": os.getpid(),
             "at_ms": self.clock.now().utc_ms,
             "uptime_s": round(uptime, 1),
+            "configuration": self.reloader.refused or "in force",
+            "rss_mb": round(self.strain.rss_mb, 1),
+            "one_of": self.lookout.one_of,
             "restarts": self.restarts.document(),
             "threads": self.pulse.document(),
             "device": self.device,
             "camera": self.lookout.state,
+            "awake": self.lookout.awake,
+            "frames_per_s": round(self.lookout.rate.per_second(now_ns), 2),
+            "frame_age_s": self.lookout.rate.age_s(now_ns),
             "idle": self.slot.is_empty,
             **self.pipeline.status(),
             "threshold": self.reception.threshold,
             "people": len(self.reception.policy.gallery.people()),
-            "changeover": self.people.changeover().document(names=self.settings.journal.names),
+            "changeover": self.people.changeover().document(
+                names=self.reloader.settings.journal.names
+            ),
             "gallery": self.people.standing(),
             "liveness": "not measured",
             "clock": self.timekeeper.trust.value,
@@ -93,7 +106,7 @@ class Standing:
             "threshold": round(self.reception.threshold, 4),
             "people": len(self.reception.policy.gallery.people()),
             "pending": self.outbox.status().pending,
-            "camera": self.settings.camera.source,
+            "camera": self.reloader.settings.camera.source,
             # A word: the reason stands at camera.failed, which may have come before.
             "camera_state": self.lookout.state.partition(":")[0],
         }
@@ -104,7 +117,8 @@ class Standing:
             return "stopping"
         if self.outbox.cannot_record:
             return "cannot record"
-        return "degraded" if self.lookout.state.startswith("failed") else "running"
+        blind = self.lookout.state.startswith("failed")
+        return "degraded" if blind or self.reloader.refused else "running"
 
     def line(self) -> str:
         """All that a glance should tell."""
@@ -112,6 +126,8 @@ class Standing:
         parts = [self.word()]
         if self.outbox.cannot_record:
             parts.append(self.outbox.cannot_record)
+        if self.reloader.refused:
+            parts.append("configuration refused, the last good one is in force")
         parts += [
             f"camera {self.lookout.state}",
             self.pipeline.model_id,

@@ -11,7 +11,18 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "kiosk"
 ROOMS = ("capture", "vision", "decide", "outbox", "uplink", "feedback")
 FLOOR = {"types", "errors"}
-HALL = {"wire", "vault", "clock", "config", "tables", "files", "address", "identity", "spare"}
+HALL = {
+    "wire",
+    "vault",
+    "clock",
+    "config",
+    "tables",
+    "files",
+    "address",
+    "identity",
+    "spare",
+    "joint",
+}
 WORKSHOP = {"lab", "server", "demo"}
 
 # library -> (files that may import it, reason)

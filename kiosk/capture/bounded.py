@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from kiosk.errors import CameraError
+from kiosk.errors import CameraStuckError
 
 log = logging.getLogger(__name__)
 
@@ -54,9 +54,9 @@ def within(
 ) -> T:
     """What `work` returns or raises, run in a daemon thread.
 
-    Raises CameraError when it has not returned after `timeout_s`; what it returns later goes to
-    `discard`, so that a device which opens too late is let go again. `what` names the call in the
-    error and in the journal.
+    Raises CameraStuckError when it has not returned after `timeout_s`; what it returns later goes
+    to `discard`, so that a device which opens too late is let go again. `what` names the call in
+    the error and in the journal.
     """
     call = _Call(work, discard)
     thread = threading.Thread(target=call.run, name=what, daemon=True)
@@ -65,7 +65,7 @@ def within(
     outcome = call.outcome()
     if not outcome:
         log.error("camera.stuck", extra={"fields": {"call": what, "waited_s": timeout_s}})
-        raise CameraError(
+        raise CameraStuckError(
             f"{what}: expected to be done within {timeout_s:g} s, the driver still hangs",
             hint="if this repeats, unplug the camera and plug it in again, or restart the machine",
         )

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from kiosk import config
 from kiosk.clock import Clock
 from kiosk.errors import CameraError
-from kiosk.types import Frame
+from kiosk.types import Frame, Pixels
+
+Wanted = Callable[[Pixels], bool]
+"""Given a small grey picture of a frame, uint8 (height, width): whether the frame is wanted."""
+
+
+def everything(_: Pixels) -> bool:
+    """Every frame is wanted."""
+    return True
 
 
 class EndOfFrames(CameraError):  # noqa: N818 - an end, not a mistake
@@ -28,11 +37,12 @@ class Camera(Protocol):
         """Make ready; CameraError naming what was expected, what came and what to do."""
         ...
 
-    def read(self, timeout_s: float) -> Frame:
-        """The next frame, never the same one twice.
+    def read(self, timeout_s: float, wanted: Wanted = everything) -> Frame | None:
+        """The next frame, never the same one twice; None when it came and is not wanted.
 
-        Raises CameraError when none comes within `timeout_s`, when the camera fails or is closed,
-        and EndOfFrames when a replay is over.
+        `wanted` is asked once with the frame's small grey picture, which costs a fraction of the
+        frame. Raises CameraError when none comes within `timeout_s`, when the camera fails or is
+        closed, and EndOfFrames when a replay is over.
         """
         ...
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 import logging
 import threading
 from concurrent.futures import CancelledError
+from enum import Enum
 from typing import Any
 
 import numpy as np
 
 from kiosk import config
 from kiosk.capture.bounded import within
+from kiosk.capture.camera import Wanted, everything
 from kiosk.clock import NS_PER_S, Clock
 from kiosk.errors import CameraError
 from kiosk.types import Frame, Pixels
@@ -23,9 +25,14 @@ from kiosk.types import Frame, Pixels
 log = logging.getLogger(__name__)
 
 _OPEN_S = 15.0
+# libcamera's control_ids_core.yaml: AeConstraintModeEnum and AfModeEnum.
+_SHADOWS = 2
+_MANUAL_FOCUS = 0
 _CLOSE_S = 5.0
 # picamera2 takes a wait of nothing for "do not wait" and then returns a job instead of a frame.
 _LEAST_WAIT_S = 0.001
+# Narrow, for it is looked at only; a multiple of 128, to which the Pi 5 pads rows.
+_SMALL = (256, 144)
 _HINT = "check ribbon cable and power supply"
 
 
@@ -65,10 +72,14 @@ class PiCamera:
             lambda: self._started(picamera2.Picamera2, int(number)),
             discard=lambda late: late.close(),
         )
-        width, height = camera.camera_configuration()["main"]["size"]
+        granted = camera.camera_configuration()
+        width, height = granted["main"]["size"]
+        small = granted["lores"]["size"]
         facts = {"device": self.name, "width": int(width), "height": int(height)}
         log.info("camera.granted", extra={"fields": facts})
-        self._session = _Session(camera, picamera2.MappedArray, (int(width), int(height)))
+        self._session = _Session(
+            camera, picamera2.MappedArray, (int(width), int(height)), (int(small[0]), int(small[1]))
+        )
 
     def _started(self, make: Any, number: int) -> Any:
         try:
@@ -88,21 +99,43 @@ class PiCamera:
         return camera
 
     def _configuration(self, camera: Any) -> Any:
-        step_us = int(1_000_000 / self._settings.frames_per_s)
         return camera.create_video_configuration(
             # picamera2 names formats by little-endian words: RGB888 is BGR in memory.
             main={"size": (self._settings.width, self._settings.height), "format": "RGB888"},
+            lores={"size": _SMALL, "format": "YUV420"},
             raw=None,
             buffer_count=4,
             # The next frame, never one that has been waiting since the last call.
             queue=False,
             display=None,
             encode=None,
-            controls={"FrameDurationLimits": (step_us, step_us)},
+            controls=self._controls(camera),
         )
 
-    def read(self, timeout_s: float) -> Frame:
-        """The next frame with a new sensor time; CameraError when none comes in time."""
+    def _controls(self, camera: Any) -> dict[str, Any]:
+        """Frame rate; where the sensor has them exposure for faces before a bright door, and focus.
+
+        A mode that the sensor's tuning lacks is only logged by libcamera: what the camera lists is
+        asked for, nothing else.
+        """
+        step_us = int(1_000_000 / self._settings.frames_per_s)
+        controls: dict[str, Any] = {"FrameDurationLimits": (step_us, step_us)}
+        offered = camera.camera_controls
+        constraint = offered.get("AeConstraintMode")
+        if constraint is not None and constraint[1] >= _SHADOWS:
+            controls["AeConstraintMode"] = _SHADOWS
+        if "LensPosition" in offered:
+            dioptres = 1.0 / self._settings.distance_m
+            least, most = offered["LensPosition"][:2]
+            controls |= {"AfMode": _MANUAL_FOCUS, "LensPosition": min(max(dioptres, least), most)}
+        return controls
+
+    def read(self, timeout_s: float, wanted: Wanted = everything) -> Frame | None:
+        """The next frame with a new sensor time; CameraError when none comes in time.
+
+        Its grey picture is the brightness of the low-resolution stream; the frame itself is
+        copied out of the camera's memory only when it is wanted.
+        """
         session = self._session
         if session is None:
             raise CameraError(f"{self.name}: an open camera expected, it is closed")
@@ -110,14 +143,16 @@ class PiCamera:
         reason = "none came"
         while (left_s := (end_ns - self._clock.boottime_ns()) / NS_PER_S) > 0:
             try:
-                pixels = session.capture(max(left_s, _LEAST_WAIT_S))
+                taken = session.capture(max(left_s, _LEAST_WAIT_S), wanted)
             except (TimeoutError, CancelledError):
                 reason = "the camera was closed" if session.closing.is_set() else "none came"
                 break
             except (RuntimeError, OSError) as error:
                 raise CameraError(f"{self.name}: a frame expected, {error}", hint=_HINT) from error
-            if pixels is not None:
-                return Frame(pixels, self._clock.now(), self.name)
+            if isinstance(taken, np.ndarray):
+                return Frame(taken, self._clock.now(), self.name)
+            if taken is _Came.UNWANTED:
+                return None
             reason = "only such with an old sensor time came"
         raise CameraError(
             f"{self.name}: a new frame within {timeout_s:g} s expected, {reason}", hint=_HINT
@@ -136,17 +171,27 @@ class PiCamera:
             log.warning("camera.not_closed", extra={"fields": facts})
 
 
+class _Came(Enum):
+    """What came instead of pixels."""
+
+    STALE = "a frame with an old sensor time"
+    UNWANTED = "a new one that nobody wants"
+
+
 class _Session:
     """A started camera from `open` to `close`."""
 
-    def __init__(self, camera: Any, mapped_array: Any, size: tuple[int, int]) -> None:
+    def __init__(
+        self, camera: Any, mapped_array: Any, size: tuple[int, int], small: tuple[int, int]
+    ) -> None:
         self.closing = threading.Event()
         self._camera, self._mapped_array, self._size = camera, mapped_array, size
+        self._small = small
         self._capturing = threading.Lock()
         self._sensor_ns = -1
 
-    def capture(self, timeout_s: float) -> Pixels | None:
-        """A copy of the next frame; None when its sensor time is not a new one.
+    def capture(self, timeout_s: float, wanted: Wanted) -> Pixels | _Came:
+        """A copy of the next frame, if its sensor time is a new one and it is wanted.
 
         Raises TimeoutError or CancelledError with picamera2's queue left empty.
         """
@@ -155,22 +200,28 @@ class _Session:
                 raise CancelledError
             try:
                 with self._camera.captured_request(wait=timeout_s) as request:
-                    return self._copied(request)
+                    return self._copied(request, wanted)
             except TimeoutError:
                 # The abandoned job would swallow the next frame and never release its buffer.
                 self._camera.cancel_all_and_flush()
                 raise
 
-    def _copied(self, request: Any) -> Pixels | None:
+    def _copied(self, request: Any, wanted: Wanted) -> Pixels | _Came:
         sensor_ns = int(request.get_metadata().get("SensorTimestamp", self._sensor_ns))
         if sensor_ns <= self._sensor_ns:
-            return None
+            return _Came.STALE
         self._sensor_ns = sensor_ns
-        width, height = self._size
-        with self._mapped_array(request, "main", write=False) as mapped:
+        if not wanted(self._part(request, "lores", self._small)):
+            return _Came.UNWANTED
+        return self._part(request, "main", self._size)
+
+    def _part(self, request: Any, stream: str, size: tuple[int, int]) -> Pixels:
+        """A copy of a stream's pixels, for YUV420 of its first plane, the brightness."""
+        width, height = size
+        with self._mapped_array(request, stream, write=False) as mapped:
             # Rows may be padded to the hardware's stride. The memory is the camera's again
             # after the release: never keep a view of it.
-            return np.array(mapped.array[:height, :width, :3], dtype=np.uint8)
+            return np.array(mapped.array[:height, :width], dtype=np.uint8)
 
     def close(self) -> None:
         """Wake the reader and wait until it has let go of its buffer, then close the camera."""

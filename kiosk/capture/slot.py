@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+from typing import Generic, TypeVar
 
 from kiosk.errors import CameraError
-from kiosk.types import Frame
+
+T = TypeVar("T")
 
 
-class FrameSlot:
+class FrameSlot(Generic[T]):
     """Between a thread that lays frames in and one that takes them.
 
     `dropped` counts frames that nobody took.
@@ -16,7 +18,7 @@ class FrameSlot:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._frame: Frame | None = None
+        self._frame: T | None = None
         self._closed = False
         self._taken = False
         self.dropped = 0
@@ -27,7 +29,7 @@ class FrameSlot:
         with self._changed:
             return self._frame is None and not self._taken
 
-    def put(self, frame: Frame) -> None:
+    def put(self, frame: T) -> None:
         """Lay a frame in, in place of one that nobody took. A closed slot drops it."""
         with self._changed:
             if self._frame is not None or self._closed:
@@ -36,7 +38,7 @@ class FrameSlot:
                 self._frame = frame
                 self._changed.notify_all()
 
-    def take(self, timeout_s: float) -> Frame:
+    def take(self, timeout_s: float) -> T:
         """The newest frame.
 
         Raises CameraError when none comes within `timeout_s`, and at once when the slot is closed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -12,10 +13,11 @@ import numpy as np
 
 from kiosk import config
 from kiosk.capture.bounded import within
+from kiosk.capture.camera import Wanted, everything
 from kiosk.capture.slot import FrameSlot
-from kiosk.clock import Clock
+from kiosk.clock import NS_PER_S, Clock
 from kiosk.errors import CameraError
-from kiosk.types import Frame
+from kiosk.types import Frame, Pixels, Stamp
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +28,9 @@ _STABLE = Path("/dev/v4l/by-id")
 
 class V4L2Camera:
     """Keeps the newest frame of a V4L2 device, so that what is read is never an old one.
+
+    Where the device grants MJPG its frames are kept as they come over the wire: a small grey
+    picture is decoded out of one for a fraction of what the whole costs.
 
     `camera.device` is a path, best a stable one below /dev/v4l/by-id, or the number N of
     /dev/videoN. The device may grant another size than the one asked for: frames have that.
@@ -52,13 +57,32 @@ class V4L2Camera:
             )
         self._reader = _Reader(capture, self.name, self._clock)
 
-    def read(self, timeout_s: float) -> Frame:
-        """The newest frame that was not read before; CameraError when none comes in time."""
+    def read(self, timeout_s: float, wanted: Wanted = everything) -> Frame | None:
+        """The newest frame that was not read before; CameraError when none comes in time.
+
+        Its grey picture has an eighth of its width and height.
+        """
         reader = self._reader
         if reader is None:
             raise CameraError(f"{self.name}: an open camera expected, it is closed")
+        end_ns = self._clock.boottime_ns() + round(timeout_s * NS_PER_S)
+        while True:
+            came = self._newest(reader, (end_ns - self._clock.boottime_ns()) / NS_PER_S, timeout_s)
+            grey = came.grey()
+            if grey is None:
+                # Damaged on the wire, as first frames often are; a camera that delivers nothing
+                # else is found by the deadline.
+                log.debug("camera.damaged_frame", extra={"fields": {"device": self.name}})
+                continue
+            if not wanted(grey):
+                return None
+            pixels = came.pixels()
+            if pixels is not None:
+                return Frame(pixels, came.seen, self.name)
+
+    def _newest(self, reader: _Reader, left_s: float, timeout_s: float) -> _Came:
         try:
-            return reader.slot.take(timeout_s)
+            return reader.slot.take(max(0.0, left_s))
         except CameraError as error:
             reason = reader.failure or f"none came within {timeout_s:g} s"
             raise CameraError(
@@ -91,6 +115,8 @@ class V4L2Camera:
         capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
         width = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH))
         height = int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
+        # The frame's bytes as they came: decoded here, as far as they are needed.
+        capture.set(cv2.CAP_PROP_CONVERT_RGB, 0.0 if _grants_mjpg(capture) else 1.0)
         fourcc = int(capture.get(cv2.CAP_PROP_FOURCC)) & 0xFFFFFFFF
         facts = {
             "device": self.name,
@@ -107,11 +133,43 @@ class V4L2Camera:
         )
 
 
+def _grants_mjpg(capture: cv2.VideoCapture) -> bool:
+    return int(capture.get(cv2.CAP_PROP_FOURCC)) == cv2.VideoWriter.fourcc(*"MJPG")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Came:
+    """What came over the wire: JPEG bytes in one row, or pixels."""
+
+    data: Pixels
+    seen: Stamp
+
+    @property
+    def _is_jpeg(self) -> bool:
+        return self.data.ndim == 1 or self.data.shape[0] == 1 or self.data.shape[1] == 1
+
+    def grey(self) -> Pixels | None:
+        """uint8 (height / 8, width / 8); None for what is damaged."""
+        if self._is_jpeg:
+            return _decoded(self.data, cv2.IMREAD_REDUCED_GRAYSCALE_8)
+        return np.ascontiguousarray(self.data[::8, ::8, 1])
+
+    def pixels(self) -> Pixels | None:
+        """uint8 (height, width, 3), BGR; None for what is damaged."""
+        return _decoded(self.data, cv2.IMREAD_COLOR) if self._is_jpeg else self.data
+
+
+def _decoded(data: Pixels, how: int) -> Pixels | None:
+    picture = cv2.imdecode(data.reshape(-1), how)
+    return None if picture is None else np.asarray(picture, dtype=np.uint8)
+
+
 class _Reader:
     """The thread that owns an opened capture until it ends, and releases it then."""
 
     def __init__(self, capture: cv2.VideoCapture, name: str, clock: Clock) -> None:
-        self.slot = FrameSlot()
+        self.slot: FrameSlot[_Came] = FrameSlot()
+        self._wire_ms = 0.0
         self.failure = ""
         self._capture, self._name, self._clock = capture, name, clock
         self._stop = threading.Event()
@@ -142,16 +200,31 @@ class _Reader:
         seen = self._clock.now()
         good, pixels = self._capture.retrieve()
         if not good:
-            # Damaged on the wire, as first frames often are; a camera that delivers nothing else
-            # is found by the deadline of `read`.
             log.debug("camera.damaged_frame", extra={"fields": {"device": self._name}})
             return
-        if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
-            raise CameraError(
-                f"pixels of shape (height, width, 3), uint8, were expected,"
-                f" {pixels.shape}, {pixels.dtype} came"
-            )
-        self.slot.put(Frame(np.asarray(pixels, dtype=np.uint8), seen, self._name))
+        if not self._is_new() or pixels.size == 0:
+            return
+        self.slot.put(_Came(_checked(pixels), seen))
+
+    def _is_new(self) -> bool:
+        """Whether the driver's time of the frame advances; it does where one is told at all."""
+        wire_ms = self._capture.get(cv2.CAP_PROP_POS_MSEC)
+        if 0.0 < wire_ms <= self._wire_ms:
+            return False
+        self._wire_ms = wire_ms
+        return True
+
+
+def _checked(data: np.ndarray) -> Pixels:
+    """What a driver handed out, if it is JPEG bytes or a BGR picture; CameraError otherwise."""
+    is_row = data.ndim == 1 or (data.ndim == 2 and 1 in data.shape)
+    if data.dtype != np.uint8 or not (is_row or (data.ndim == 3 and data.shape[2] == 3)):
+        raise CameraError(
+            f"JPEG bytes or pixels of shape (height, width, 3), uint8, were expected,"
+            f" {data.shape}, {data.dtype} came"
+        )
+    # The driver uses its memory again for the next frame.
+    return np.array(data, dtype=np.uint8)
 
 
 def device_path(device: str) -> str:

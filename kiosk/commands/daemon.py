@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import signal
 import threading
 from collections.abc import Iterator
@@ -39,14 +40,20 @@ def run_daemon(options: argparse.Namespace) -> int:
     from kiosk.app import Kiosk
     from kiosk.clock import SystemClock
     from kiosk.journal import set_up
+    from kiosk.lastgood import load_or_last
+    from kiosk.reloading import Origin
     from kiosk.signals import stop_at_signals
 
-    settings = settings_of(options)
+    loaded = load_or_last(options.config)
     clock = SystemClock()
-    set_up(settings.journal, clock=clock)
-    stop = threading.Event()
-    stop_at_signals(stop)
-    return Kiosk(settings, clock=clock).run(stop)
+    set_up(loaded.settings.journal, clock=clock)
+    stop, reload = threading.Event(), threading.Event()
+    stop_at_signals(stop, reload)
+    # What the watchdog's SIGABRT ends tells where each thread was.
+    faulthandler.enable()
+    return Kiosk(
+        loaded.settings, clock=clock, origin=Origin(options.config, loaded.refused, reload)
+    ).run(stop)
 
 
 def show_status(options: argparse.Namespace) -> int:

@@ -132,6 +132,12 @@ class Policy:
         self._looked: set[int] = set()
         self._in_force = gallery
 
+    def obey(self, rules: Recognition, threshold: float) -> None:
+        """Other rules from the next frame on; visits under way go on under them."""
+        self._rules = rules
+        self._thresholds = Thresholds(threshold, self._thresholds.also)
+        self._tracker.obey(gap_s=rules.visit_gap_s, min_quality=rules.min_quality)
+
     def decide(self, sightings: Sequence[Sighting], now: Stamp) -> list[Decision]:
         """The decisions that this frame brings, in order of face size.
 

@@ -56,10 +56,14 @@ class Tracker:
     """Assigns sightings to tracks by place and by face; ends tracks unseen for `gap_s` seconds."""
 
     def __init__(self, *, gap_s: float, min_quality: float) -> None:
-        self._gap_s = gap_s
-        self._min_quality = min_quality
+        self.obey(gap_s=gap_s, min_quality=min_quality)
         self._next = 1
         self.tracks: list[Track] = []
+
+    def obey(self, *, gap_s: float, min_quality: float) -> None:
+        """Other bounds from the next frame on."""
+        self._gap_s = gap_s
+        self._min_quality = min_quality
 
     def follow(self, sightings: Sequence[Sighting], now: Stamp) -> tuple[list[Track], list[Track]]:
         """Take one frame's sightings; returns the tracks seen in it and those that ended."""

@@ -15,7 +15,6 @@ from kiosk.vision.embed import Embedder
 log = logging.getLogger(__name__)
 
 # journald's catalogue and alerts know the happening by it (systemd.journal-fields(7)).
-FALLBACK_MESSAGE_ID = "673e3483c2cc44e087927d4785b22f1e"
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +138,7 @@ class GuardedEmbedder:
         log.log(
             logging.ERROR if is_sound else logging.CRITICAL,
             "model.fallback",
-            extra={"fields": self.fallback.document(), "message_id": FALLBACK_MESSAGE_ID},
+            extra={"fields": self.fallback.document()},
         )
 
     def _judge(self, spare: Embedder) -> tuple[str, bool]:

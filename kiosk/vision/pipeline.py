@@ -110,6 +110,11 @@ class FacePipeline:
         """The manifest's match threshold of the second space, 1 without one."""
         return 1.0 if self._also is None else self._also.threshold
 
+    def thresholds(self, main: float) -> dict[str, float]:
+        """The least cosine of each space in use, `main` that of the first."""
+        also = {} if self._also is None else {self._also.space: self._also.threshold}
+        return {self.space: main, **also}
+
     def status(self) -> dict[str, Any]:
         """The model in use, the switch to it if it was not the first, and shadow mode's figures.
 

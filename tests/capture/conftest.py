@@ -52,6 +52,9 @@ class Usb:
     """
 
     granted_size = (64, 48)
+    # "MJPG": `retrieve` hands out the JPEG's bytes while CONVERT_RGB is off, as the real one.
+    granted_format = "YUYV"
+    wire_ms = 0.0
 
     def __init__(self):
         self.plugged = True
@@ -107,7 +110,8 @@ class _Capture:
             cv2.CAP_PROP_FRAME_WIDTH: width,
             cv2.CAP_PROP_FRAME_HEIGHT: height,
             cv2.CAP_PROP_FPS: 15.0,
-            cv2.CAP_PROP_FOURCC: cv2.VideoWriter.fourcc(*"MJPG"),
+            cv2.CAP_PROP_FOURCC: cv2.VideoWriter.fourcc(*self._usb.granted_format),
+            cv2.CAP_PROP_POS_MSEC: self._usb.wire_ms,
         }
         return float(values.get(key, 0.0))
 
@@ -121,7 +125,12 @@ class _Capture:
         return self._usb.plugged
 
     def retrieve(self):
-        return (False, None) if self._grabbed is None else (True, self._grabbed)
+        if self._grabbed is None:
+            return False, None
+        raw = (cv2.CAP_PROP_CONVERT_RGB, 0.0) in self._usb.asked
+        if raw and isinstance(self._grabbed, np.ndarray) and self._grabbed.ndim == 3:
+            return True, cv2.imencode(".jpg", self._grabbed)[1].reshape(1, -1)
+        return True, self._grabbed
 
     def release(self):
         self._open = False
@@ -142,6 +151,7 @@ class Ribbon:
     def __init__(self):
         self.lock = threading.Lock()
         self.cameras = []
+        self.controls = {"FrameDurationLimits": (1000, 1_000_000, 33_333)}
         self.sensor_ns = 1000
         self.connected = True
         self.opening = threading.Event()
@@ -176,6 +186,7 @@ class _Picamera2:
         self.is_open = True
         self.started = False
         self.jobs, self.coming = [], []
+        self.camera_controls = ribbon.controls
         self.held = 0
         ribbon.cameras.append(self)
 
@@ -190,7 +201,10 @@ class _Picamera2:
         self.buffers = asked["buffer_count"]
 
     def camera_configuration(self):
-        return {"main": {"size": self.size, "stride": self.ribbon.stride}}
+        return {
+            "main": {"size": self.size, "stride": self.ribbon.stride},
+            "lores": {"size": self.asked["lores"]["size"]},
+        }
 
     def start(self):
         self.started = True
@@ -249,8 +263,13 @@ class _Request:
 
 class _MappedArray:
     def __init__(self, request, stream, reshape=True, write=True):
-        assert stream == "main"
         assert not write, "mapping for writing synchronises memory for nothing"
+        if stream == "lores":
+            # YUV420: three planes in one array, rows padded to the stride.
+            width, height = request.camera.asked["lores"]["size"]
+            self.array = np.full((height * 3 // 2, width + 64), request.memory[0, 0], np.uint8)
+            return
+        assert stream == "main"
         width, height = request.camera.size
         self.array = request.memory[:, : width * 3].reshape((height, width, 3))
 

@@ -32,6 +32,7 @@ def test_it_is_configured_once_for_an_endless_loop(ribbon, camera):
     """BGR in memory, no raw stream, four buffers, always the next frame, nothing displayed."""
     assert ribbon.cameras[0].asked == {
         "main": {"size": (64, 48), "format": "RGB888"},
+        "lores": {"size": (256, 144), "format": "YUV420"},
         "raw": None,
         "buffer_count": 4,
         "queue": False,

@@ -37,7 +37,44 @@ def test_format_is_asked_for_before_size(usb, camera):
         (cv2.CAP_PROP_FRAME_HEIGHT, 720),
         (cv2.CAP_PROP_FPS, 10.0),
         (cv2.CAP_PROP_BUFFERSIZE, 1),
+        (cv2.CAP_PROP_CONVERT_RGB, 1.0),
     ]
+
+
+def test_mjpg_is_decoded_here_and_only_as_far_as_needed(usb, monkeypatch):
+    """Granted MJPG the driver's bytes are kept: nobody wants it, and only an eighth is decoded."""
+    usb.granted_format, how, asked = "MJPG", [], []
+    decode = cv2.imdecode
+    monkeypatch.setattr(
+        cv2, "imdecode", lambda data, flag: (how.append(flag), decode(data, flag))[1]
+    )
+    camera = opened("/dev/null")
+    usb.deliver()
+
+    def unwanted(grey):
+        asked.append(grey.shape)
+        return False
+
+    assert camera.read(20.0, unwanted) is None
+    assert (asked, how) == ([(6, 8)], [cv2.IMREAD_REDUCED_GRAYSCALE_8])
+    usb.deliver()
+    assert camera.read(20.0).pixels.shape == (48, 64, 3)
+    camera.close()
+
+
+def test_a_frame_counts_only_when_its_time_on_the_wire_advances(usb):
+    """A driver that hands out the same buffer again delivers nothing new."""
+    usb.wire_ms = 100.0
+    camera = opened("/dev/null")
+    usb.deliver()
+    camera.read(20.0)
+    usb.deliver()
+    with pytest.raises(CameraError, match="a frame expected"):
+        camera.read(0.2)
+    usb.wire_ms = 133.0
+    usb.deliver()
+    assert camera.read(20.0) is not None
+    camera.close()
 
 
 def test_what_was_granted_is_told(usb, caplog):
@@ -48,7 +85,7 @@ def test_what_was_granted_is_told(usb, caplog):
     assert [record.levelname for record in told] == ["WARNING"]
     assert told[0].fields == {
         "device": "/dev/null",
-        "format": "MJPG",
+        "format": "YUYV",
         "width": 64,
         "height": 48,
         "frames_per_s": 15.0,

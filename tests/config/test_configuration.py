@@ -9,7 +9,6 @@ import pytest
 
 from kiosk.address import is_loopback
 from kiosk.config import (
-    MAX_RUNTIME_DIR,
     Camera,
     Replay,
     Settings,
@@ -19,6 +18,7 @@ from kiosk.config import (
 )
 from kiosk.control import socket_path
 from kiosk.errors import ConfigError
+from kiosk.joint import MAX_RUNTIME_DIR
 
 LEAST = '[server]\nurl = "https://a.example"\n'
 

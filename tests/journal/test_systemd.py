@@ -9,6 +9,7 @@ import pytest
 
 from kiosk import config
 from kiosk.journal import set_up
+from kiosk.messages import MESSAGE_IDS
 
 log = logging.getLogger("kiosk.outbox.store")
 
@@ -62,14 +63,13 @@ def test_an_event_goes_with_its_fields(systemd_python, sent, clock):
     assert stream.getvalue() == ""
 
 
-def test_an_event_with_a_message_id_carries_it(systemd_python, sent, clock):
-    """MESSAGE_ID is what catalogues and alerts go by; others have none, nor has a malformed one."""
+def test_an_event_of_the_catalogue_carries_its_id(systemd_python, sent, clock):
+    """MESSAGE_ID is what catalogues and alerts go by; what the catalogue has not has none."""
     set_up(config.Journal(), clock=clock, stream=io.StringIO(), under_systemd=True)
-    for message_id in ("0123456789abcdef0123456789abcdef", "not-hex", 7):
-        log.error("model.fallback", extra={"fields": {"x": 1}, "message_id": message_id})
+    log.error("model.fallback", extra={"fields": {"x": 1}})
     log.error("a.b")
     ids = [dict(entry).get(b"MESSAGE_ID") for entry in sent]
-    assert ids == [b"0123456789abcdef0123456789abcdef", None, None, None]
+    assert ids == [MESSAGE_IDS["model.fallback"].encode(), None]
     assert dict(sent[0])[b"MESSAGE"] == b"model.fallback x=1"
 
 

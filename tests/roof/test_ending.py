@@ -136,7 +136,7 @@ def stage(monkeypatch, hung, clock):
 
         frames = [Frame(np.zeros((4, 4, 3), np.uint8), clock.now(), "fake")]
 
-        def read(timeout_s):
+        def read(timeout_s, wanted):
             if frames:
                 return frames.pop()
             ready(hung.called)
@@ -153,6 +153,8 @@ def stage(monkeypatch, hung, clock):
             also_space=None,
             model_id="model",
             threshold=0.5,
+            thresholds=lambda main: {"space": main},
+            status=dict,
             sightings=wherever("vision", lambda frame: []),
         )
         monkeypatch.setattr(kiosk.app, "open_camera", lambda *_: camera)

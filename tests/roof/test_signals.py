@@ -87,7 +87,7 @@ import kiosk.app
 from kiosk.commands import daemon
 
 class Holding:
-    def __init__(self, settings, *, clock): pass
+    def __init__(self, settings, *, clock, origin): pass
     def run(self, stop):
         # For a moment of every wait the waiting thread holds this lock: here comes the signal.
         with stop._cond:

@@ -1,0 +1,40 @@
+"""The happenings that `journalctl -x` explains, each with its MESSAGE_ID.
+
+systemd.journal-fields(7); the words are in `deploy/kiosk.catalog`.
+"""
+
+MESSAGE_IDS = {
+    "kiosk.ready": "48192335db70405f98761db2b06a19e4",
+    "kiosk.starting": "1aaf4d3e8fc24498a74f51ae038f74f6",
+    "kiosk.stopped": "105cb29f4e5b4bcb977e7d6f63730b60",
+    "thread.hangs": "2e696d72d2f4485e8eb5737ca88d1106",
+    "thread.failed": "cf02ad10c0914f7aae406e7f92fa8183",
+    "visit.cannot_record": "19ff57a533804d85acb449998196feae",
+    "outbox.cannot_record": "1363858a8f0840d7bad1c5e6794bba5d",
+    "outbox.records_again": "fe4c84311b1947ecaaa300bb2524f89e",
+    "outbox.ballast_dropped": "840f268380dd444caa2771055d47c471",
+    "outbox.lost": "92f1261d593d4f81b5b9fe345f4ab834",
+    "outbox.mark_lost": "9d7dd0cee35f40ae8eb78acb33980993",
+    "outbox.salvaged": "cf4cf0a549304d90b7fd75774347e746",
+    "outbox.quarantined": "0a68ebddbccb42bdb0639c7e50425de1",
+    "outbox.moved_to_another_board": "f91a84ae7834469ea35bc5e98df0f856",
+    "identity.healed": "41de1cba1fdd4273bf102910a3c81b2e",
+    "disk.filling": "a7e63d3dde984981be9af50524b018e5",
+    "camera.failed": "026c27637aac43a09d9ef6fa594c179c",
+    "camera.recovered": "d0f39201021d468fa849b2bedc933064",
+    "camera.stuck": "1099bfe1ee5f451d9dd8a7a1d0ffdc42",
+    "camera.dark": "225106dfc1e84213bb11c4b37bcc3256",
+    "uplink.failing": "1244342e83ef44a6b4e1463ad992fab3",
+    "uplink.recovered": "a0f3425f5b514c2a9714f2be6e1c5d4b",
+    "uplink.rejected": "4bcd4c10b73548b09b46af4720efd0dd",
+    "clock.unsynchronised": "0f37eaa84ed94ac7a63f99b97a7fadc2",
+    "clock.synchronised": "3240e89ee8cc4a898bb40505cabb523a",
+    "model.fallback": "673e3483c2cc44e087927d4785b22f1e",
+    "model.blind": "84e4d773ee1c422694e8dc94141dc4ee",
+    "gallery.rolled_back": "37ff418b1c834efaadbf84f0906b2213",
+    "config.refused": "94fb0303066040ebb62a215f55db58f8",
+    "config.reloaded": "6d0154e0889b44c6870ab56501103c2c",
+    "board.hot": "6fffa99f7fbd4511b723e75be6d6a4a7",
+    "board.under_voltage": "c03b3a1eb76f4f5aaeba1156799bd160",
+    "memory.limit": "6f5a4a460526465ab9c39ffe170c2f64",
+}
