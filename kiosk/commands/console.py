@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kiosk.config import Settings, load
+from kiosk.config import Settings
 
 DEFAULT_CONFIG = Path("/etc/kiosk/kiosk.toml")
 
@@ -67,5 +67,13 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def settings_of(options: argparse.Namespace) -> Settings:
-    """The configuration that the command line names."""
-    return load(options.config)
+    """The configuration that the command line names; the last good one if it does not check.
+
+    The daemon goes on with that one too, and must still be asked what is wrong.
+    """
+    from kiosk.lastgood import load_or_last
+
+    loaded = load_or_last(options.config)
+    if loaded.refused:
+        complain(f"{loaded.refused}; the last configuration that checked is used instead")
+    return loaded.settings

@@ -67,7 +67,9 @@ def show_status(options: argparse.Namespace) -> int:
     say(f"{status['state']}, up {status['uptime_s']:.0f} s, version {status['version']}")
     if status["cannot_record"]:
         say(f"          {status['cannot_record']}")
-    say(f"camera    {_camera_words(status['camera'])}")
+    if status["configuration"] != "in force":
+        say(f"          configuration refused: {status['configuration']}")
+    say(f"camera    {_camera_words(status['camera'])}{_pace_words(status)}")
     say(f"model     {status['model']} (threshold {status['threshold']:.3f})")
     for line in _model_words(status):
         say(f"          {line}")
@@ -88,6 +90,15 @@ def _camera_words(state: str) -> str:
     if state == "ended":
         return "ended: the replay is over, nobody is seen any more; restart the daemon to replay it"
     return state
+
+
+def _pace_words(status: dict[str, Any]) -> str:
+    """How many frames come, and how many of them are looked at."""
+    if status["camera"] != "running":
+        return ""
+    looked = "somebody may be there" if status["awake"] else "nothing moves"
+    hot = f", hot: one of {status['one_of']} is looked at" if status["one_of"] > 1 else ""
+    return f", {status['frames_per_s']:.1f} frames/s, {looked}{hot}"
 
 
 def _model_words(status: dict[str, Any]) -> Iterator[str]:
