@@ -13,9 +13,10 @@ from typing import Any
 from kiosk.board import read_board
 from kiosk.capture.camera import open_camera
 from kiosk.capture.slot import FrameSlot
-from kiosk.clock import NS_PER_S, Clock, has_rtc, time_service
+from kiosk.clock import NS_PER_S, Clock, has_rtc
 from kiosk.config import Settings
 from kiosk.control import ControlServer
+from kiosk.correspondence import Correspondence
 from kiosk.ending import Ending, Worker
 from kiosk.errors import CameraError
 from kiosk.feedback.page import Page
@@ -38,9 +39,6 @@ from kiosk.supervisor import ROUND_S, Supervisor
 from kiosk.timekeeper import Timekeeper
 from kiosk.types import Envelope, Frame, Receipt
 from kiosk.upkeep import Upkeep
-from kiosk.uplink.belief import Belief
-from kiosk.uplink.post import Poster
-from kiosk.uplink.sender import Sender
 from kiosk.vision.pipeline import open_pipeline
 
 log = logging.getLogger(__name__)
@@ -145,17 +143,14 @@ class Kiosk:
 
     def _open_uplink(self) -> None:
         settings, clock = self._settings, self._clock
-        self._poster = Poster(settings.server, clock=clock)
-        self._sender = Sender(
+        self._mail = Correspondence(
+            settings.server,
             self._outbox,
-            self._poster,
-            Belief(settings.server, self._state.signer_named).read,
+            self._state,
             clock=clock,
-            rng=random.SystemRandom(),
-            server=settings.server,
-            on_settled=self._settled,
-            clock_is_kept=bool(time_service()),
             beat=self._pulse.beat,
+            on_settled=self._settled,
+            heartbeat=lambda: self._standing.heartbeat(self._state.signer),
         )
         self._timekeeper = Timekeeper(
             self._outbox, clock=clock, rtc=has_rtc(), beat=self._pulse.beat
@@ -175,7 +170,7 @@ class Kiosk:
             settings,
             eyes=self._pipeline,
             ledger=self._outbox,
-            link=self._sender,
+            link=self._mail.sender,
             screen=self._page,
             gallery=self._state.load_gallery(),
             logbook=self._logbook,
@@ -210,7 +205,7 @@ class Kiosk:
             began_ns=self._began_ns,
             stopping=self._stop.is_set,
             outbox=self._outbox,
-            sender=self._sender,
+            sender=self._mail.sender,
             pipeline=self._pipeline,
             lookout=self._lookout,
             reception=self._reception,
@@ -228,23 +223,25 @@ class Kiosk:
         self._outbox.start()
         self._state.keep_spare()
         self._last.callback(self._close_outbox)
-        self._last.callback(self._poster.close)
+        self._last.callback(self._mail.close)
         self._page.start()
         self._wakers.append(("end page", self._page.close))
         self._control.open()
         self._wakers += [
             ("end control", self._control.close),
             ("end queue", self._outbox.arrived.set),
-            ("end uplink", self._poster.abort),
+            ("end uplink", self._mail.abort),
             # Wakes a read that would wait for a frame until its own deadline.
             ("end camera", self._camera.close),
         ]
         self._thread("clock", lambda: self._timekeeper.run(self._stop))
-        self._thread("uplink", lambda: self._sender.run(self._stop))
+        self._thread("uplink", lambda: self._mail.sender.run(self._stop))
         self._thread("vision", self._watch)
         self._thread("capture", lambda: self._lookout.run(self._stop))
         self._thread("control", lambda: self._control.run(self._stop))
         self._thread("upkeep", lambda: self._upkeep.run(self._stop))
+        if self._settings.server.heartbeat_s:
+            self._thread("heartbeat", lambda: self._mail.heart.run(self._stop))
         if self._settings.metrics.file:
             metrics = MetricsFile(
                 Path(self._settings.metrics.file),
@@ -314,9 +311,14 @@ class Kiosk:
     def _settled(self, envelope: Envelope, receipt: Receipt) -> None:
         self._logbook.answered(envelope.event_id, receipt.status.value)
 
+    def _inspect(self) -> dict[str, Any]:
+        self._outbox.inspect()
+        return {"inspecting": True}
+
     def _handlers(self) -> dict[str, Callable[[dict[str, Any]], dict[str, Any]]]:
         return {
             "status": lambda _: self._standing.document(),
+            "inspect": lambda _: self._inspect(),
             **operations(self._outbox),
             **self._people.handlers(),
         }
@@ -339,7 +341,8 @@ class Kiosk:
         if last.error is not None:
             self._failed = self._failed or str(last.error)
             log.critical("kiosk.end_failed", extra={"fields": {"reason": str(last.error)}})
-        log.info("kiosk.stopped", extra={"fields": {"failure": self._failed or "none"}})
+        level = logging.ERROR if self._failed else logging.INFO
+        log.log(level, "kiosk.stopped", extra={"fields": {"failure": self._failed or "none"}})
 
     def _close_outbox(self) -> None:
         self._outbox.close(self._ending.left_s())

@@ -145,6 +145,8 @@ class Server(Struct, frozen=True, forbid_unknown_fields=True):
     read_timeout_s: Timeout = 15.0
     backoff_base_s: Annotated[float, Meta(ge=0.05, le=60.0)] = 1.0
     backoff_cap_s: Annotated[float, Meta(ge=1.0, le=3600.0)] = 300.0
+    heartbeat_s: Annotated[float, Meta(ge=0.0, le=86_400.0)] = 300.0
+    """So often the server is told how this kiosk stands; 0 for never."""
     key_id: Annotated[str, Meta(max_length=64, pattern=r"^[A-Za-z0-9._-]*$")] = ""
     """Id of the sign key the server knows this kiosk by; empty sends unsigned messages."""
     require_signed_receipts: bool | Literal["auto"] = "auto"

@@ -185,7 +185,14 @@ class UplinkPausedError(UplinkError):
     """The server refuses this kiosk as a whole: the queue is paused and probed slowly.
 
     Also a refusal of one event that nothing proves to be the server's: all events stay.
+    `status` is that of the reply, None where there was none.
     """
+
+    def __init__(
+        self, message: str, *, hint: str = "", min_delay_s: float = 0.0, status: int | None = None
+    ) -> None:
+        super().__init__(message, hint=hint, min_delay_s=min_delay_s)
+        self.status = status
 
 
 class BareRefusalError(UplinkPausedError):

@@ -148,10 +148,9 @@ class JournalHandler(logging.Handler):
 
 
 def _may_repeat(entry: Entry) -> bool:
-    """Whether saying it again is saying nothing: a visit is always somebody's own."""
-    return logging.WARNING <= entry.level < logging.CRITICAL and not entry.event.startswith(
-        ("visit.", "journal.")
-    )
+    """Whether saying it again is saying nothing: a visit, an event is always somebody's own."""
+    is_own = "event_id" in entry.fields or entry.event.startswith(("visit.", "journal."))
+    return logging.WARNING <= entry.level < logging.CRITICAL and not is_own
 
 
 def set_up(

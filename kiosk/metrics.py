@@ -62,6 +62,12 @@ def _of_the_daemon(sheet: _Sheet, status: Mapping[str, Any]) -> None:
     about = _labels(version=status["version"], model=status["model"], space=status["space"])
     sheet.gauge("kiosk_info", "Version and model in use.", 1, about)
     sheet.gauge("kiosk_uptime_seconds", "Since the daemon began.", status["uptime_s"])
+    configuration = status["configuration"] != "in force"
+    sheet.gauge("kiosk_configuration_refused", "1: the last good one is in force.", configuration)
+    starts = {("", _labels(after=k)): n for k, n in status["restarts"]["since_boot"].items()}
+    sheet.family("kiosk_starts_total", "counter", "Starts since boot, by what came before.", starts)
+    rss = status["rss_mb"] * 1024 * 1024 or None
+    sheet.gauge("kiosk_resident_memory_bytes", "Of the daemon.", rss)
     trust = _labels(trust=status["clock"])
     sheet.gauge("kiosk_clock_info", "What vouches for the time.", 1, trust)
     unable = bool(status["cannot_record"])
@@ -86,6 +92,10 @@ def _of_the_queue(sheet: _Sheet, status: Mapping[str, Any]) -> None:
 def _of_the_eyes(sheet: _Sheet, status: Mapping[str, Any]) -> None:
     running = status["camera"] == "running"
     sheet.gauge("kiosk_camera_up", "1: frames come.", running)
+    sheet.gauge("kiosk_camera_frames_per_second", "That came.", status["frames_per_s"])
+    sheet.gauge("kiosk_camera_frame_age_seconds", "Of the last one.", status["frame_age_s"])
+    sheet.gauge("kiosk_awake", "1: something moves or a face was seen.", status["awake"])
+    sheet.gauge("kiosk_frames_one_of", "Of so many one is looked at.", status["one_of"])
     counts = {("", _labels(kind=kind)): n for kind, n in sorted(status["counts"].items())}
     sheet.family(_OUTCOMES, "counter", "What visits and frames came to.", counts)
     fallback = status["fallback"] is not None

@@ -88,7 +88,8 @@ class People:
             against = contradictions(before, gallery, self._thresholds, pictures)
             if against.grave and not force:
                 raise GalleryError(
-                    "pictures of nobody else expected, got " + " | ".join(against.all),
+                    "expected pictures that are enrolled as nobody else, got: "
+                    + " | ".join(against.all),
                     hint="nothing was enrolled, --force enrols them all the same",
                 )
             self._replace(gallery)

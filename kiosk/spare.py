@@ -26,14 +26,16 @@ log = logging.getLogger(__name__)
 SPARE_FILE = "device.spare"
 
 
-def heal(folder: Path) -> tuple[str, ...]:
-    """Put back what differs from the copy; the names of the files that were healed.
+def heal(folder: Path, names: Sequence[str]) -> tuple[str, ...]:
+    """Put back what of `names` differs from the copy; the names of the files that were healed.
 
-    Without a copy, or with a damaged one, nothing is done. VaultError when a file that is damaged
-    cannot be written.
+    A secret that comes from elsewhere, by a credential, is not named, and never put back. Without
+    a copy, or with a damaged one, nothing is done. VaultError when a file that is damaged cannot
+    be written.
     """
     healed = []
-    for name, content in _kept(folder).items():
+    kept = _kept(folder)
+    for name, content in ((name, kept[name]) for name in names if name in kept):
         found = _content(folder / name)
         # What others may read or have put there is for whoever opens it to refuse, by name.
         if found != content and (found is not None or not (folder / name).exists()):

@@ -11,7 +11,7 @@ from typing import Any
 from kiosk import __version__
 from kiosk.board import read_board
 from kiosk.capture.slot import FrameSlot
-from kiosk.clock import NS_PER_S, Clock
+from kiosk.clock import NS_PER_S, Clock, elapsed_s
 from kiosk.config import Settings, sends_in_the_clear
 from kiosk.logbook import Logbook
 from kiosk.lookout import Lookout
@@ -27,6 +27,8 @@ from kiosk.types import Frame
 from kiosk.upkeep import Upkeep
 from kiosk.uplink.sender import Sender
 from kiosk.vision.pipeline import FacePipeline
+from kiosk.wire import heartbeat
+from kiosk.wire.signing import Signer
 
 log = logging.getLogger(__name__)
 
@@ -87,8 +89,10 @@ class Standing:
             "liveness": "not measured",
             "clock": self.timekeeper.trust.value,
             "online": self.sender.online,
+            "link_problem": self.sender.problem,
             "last_receipt_ms": None if last is None else last.utc_ms,
             "outbox": status_document(self.outbox.status()),
+            "inspecting": self.outbox.inspecting,
             "disk": self.outbox.room(),
             "board": read_board().document(),
             **self.logbook.summary(),
@@ -110,6 +114,22 @@ class Standing:
             # A word: the reason stands at camera.failed, which may have come before.
             "camera_state": self.lookout.state.partition(":")[0],
         }
+
+    def heartbeat(self, signer: Signer | None) -> bytes:
+        """How the kiosk stands, as the server is told."""
+        queue, now = self.outbox.status(), self.clock.now()
+        age_s = 0 if queue.oldest is None else round(elapsed_s(queue.oldest, now))
+        aside = self.outbox.in_quarantine(heartbeat.MAX_NUMBERS) if queue.quarantined else []
+        said = heartbeat.Standing(
+            space=self.pipeline.space,
+            version=__version__,
+            seq=f"{queue.epoch}:{queue.highest}",
+            queue=queue.pending,
+            queue_age_s=max(0, age_s),
+            quarantine=[one.event.seq for one in aside],
+            state=self.word(),
+        )
+        return heartbeat.write(self.device, now, said, signer)
 
     def word(self) -> str:
         """The daemon's own word for itself: running, degraded, cannot record, stopping."""

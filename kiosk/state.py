@@ -104,7 +104,7 @@ class State:
 
     def keep_spare(self) -> None:
         """Copy secret and id: to be called once they have opened what is sealed."""
-        spare.keep(self.folder, (KEY_FILE, ID_FILE))
+        spare.keep(self.folder, _own_files())
 
     def close(self) -> None:
         """Give up the lock."""
@@ -121,7 +121,7 @@ def open_state(settings: Settings) -> State:
     make_folder(folder, "paths.state_dir", 0o700)
 
     def keys() -> tuple[Vault, Device]:
-        spare.heal(folder)
+        spare.heal(folder, _own_files())
         _check_identity(folder)
         vault = open_vault(folder)
         return vault, bound_device(folder, vault, board_serial())
@@ -169,7 +169,7 @@ def _held(folder: Path, keys: Callable[[], tuple[Vault, Device]], key_id: str) -
         os.close(descriptor)
         raise OutboxLockedError(
             f"{folder} is held by another process",
-            hint="the daemon is running: the same command asks it when --config names its file",
+            hint="one daemon is enough; commands ask the running one if --config names its file",
         ) from error
     except KioskError:
         os.close(descriptor)
@@ -192,10 +192,15 @@ def read_identity(settings: Settings) -> tuple[str, Vault]:
     return state.device, state.vault
 
 
+def _own_files() -> tuple[str, ...]:
+    """What must lie in the folder: the secret too, unless a credential brings it."""
+    return (ID_FILE,) if has_credential() else (KEY_FILE, ID_FILE)
+
+
 def _check_identity(folder: Path) -> None:
     """Without its secret and id sealed data is lost: new ones in their place would hide that."""
     sealed = [name for name in (GALLERY_FILE, OUTBOX_FILE) if (folder / name).exists()]
-    for name in (ID_FILE,) if has_credential() else (KEY_FILE, ID_FILE):
+    for name in _own_files():
         if sealed and not (folder / name).exists():
             raise VaultError(
                 f"{folder}: {name} expected beside {' and '.join(sealed)}, nothing is there",

@@ -11,8 +11,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from kiosk.changeover import in_words
-from kiosk.commands.console import add_config, add_json, say, say_json, settings_of
+from kiosk.commands.console import add_config, add_json, complain, say, say_json, settings_of
 from kiosk.commands.outbox import disk_words, queue_words
+
+_LOOK_S = 0.5
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -20,6 +22,9 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     run = commands.add_parser("run", help="the daemon")
     add_config(run)
     run.set_defaults(action=run_daemon)
+    check = commands.add_parser("self-check", help="have the running daemon check itself")
+    add_config(check)
+    check.set_defaults(action=self_check)
     status = commands.add_parser("status", help="what the running daemon says of itself")
     add_config(status)
     add_json(status)
@@ -56,6 +61,44 @@ def run_daemon(options: argparse.Namespace) -> int:
     ).run(stop)
 
 
+def self_check(options: argparse.Namespace) -> int:
+    """Have the running daemon read its whole queue; 1 unless all is as it should be.
+
+    Neither database nor camera is opened here: they are the daemon's.
+    """
+    from kiosk.clock import SystemClock
+    from kiosk.control import ask
+
+    folder = settings_of(options).paths.runtime_dir
+    ask(folder, "inspect")
+    clock, never = SystemClock(), threading.Event()
+    status = ask(folder, "status")
+    # A million events take a minute; what takes longer than hours hangs, and the unit ends it.
+    while status["inspecting"]:
+        clock.wait(never, _LOOK_S)
+        status = ask(folder, "status")
+    faults = list(_faults(status))
+    for fault in faults:
+        complain(fault)
+    if not faults:
+        say(f"{status['state']}: every event is there, {status['outbox']['pending']} wait")
+    return 1 if faults else 0
+
+
+def _faults(status: dict[str, Any]) -> Iterator[str]:
+    """What somebody should look at."""
+    if status["state"] != "running":
+        why = status["cannot_record"] or f"camera {status['camera']}"
+        yield f"state {status['state']}: {why}"
+    if status["configuration"] != "in force":
+        yield f"configuration refused: {status['configuration']}"
+    if status["fallback"] is not None:
+        yield _fallback_words(status["fallback"])
+    yield from _trouble_words(status)
+    if status["outbox"]["quarantined"]:
+        yield f"{status['outbox']['quarantined']} events are set aside: kiosk outbox quarantine"
+
+
 def show_status(options: argparse.Namespace) -> int:
     """Ask the running daemon; 1 when there is none."""
     from kiosk.control import ask
@@ -79,6 +122,8 @@ def show_status(options: argparse.Namespace) -> int:
         say(f"          {line}")
     say(f"gallery   {status['gallery']}")
     say(f"server    {_link_words(status['online'])}")
+    if status["link_problem"]:
+        say(f"          {status['link_problem']}")
     say(f"queue     {queue_words(status['outbox'])}")
     say(f"disk      {disk_words(status['disk'])}")
     for what, number in sorted(status["counts"].items()):
@@ -140,5 +185,5 @@ def _fallback_words(fallback: dict[str, Any]) -> str:
 
 
 def _link_words(online: bool | None) -> str:
-    words = {None: "not asked yet", True: "answers", False: "does not answer"}
+    words = {None: "not asked yet", True: "answers", False: "took nothing, asked last"}
     return words[online]

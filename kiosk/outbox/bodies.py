@@ -107,9 +107,13 @@ class Bodies:
         """Open a sealed draft: all of the message that does not change."""
         return self._opened(event_id, sealed)[-1]
 
-    def good_time_tag(self, boot: int, boottime_ns: int, utc_ms: int) -> bytes:
-        """Return 16 bytes that authenticate a moment in which the clock was synchronised."""
-        return self._vault.tag(f"{boot}/{boottime_ns}/{utc_ms}", "outbox.good_time")
+    def good_time_tag(self, boot: int, boot_id: str, boottime_ns: int, utc_ms: int) -> bytes:
+        """Return 16 bytes that authenticate a moment in which the clock was synchronised.
+
+        The boot's own id is bound with its number: a number that came to another boot, by damage
+        or after a loss, dates nothing.
+        """
+        return self._vault.tag(f"{boot}/{boot_id}/{boottime_ns}/{utc_ms}", "outbox.good_time")
 
     def _opened(self, event_id: str, sealed: bytes) -> tuple[Stamp, str, str, bytes]:
         opened = self._vault.unseal(sealed, self._context("draft", event_id))

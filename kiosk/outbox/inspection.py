@@ -67,6 +67,17 @@ class Inspection:
                 raise OutboxDamagedError(f"waiting: expected positions from {position}, got {last}")
             position = last + 1
 
+    def again(self) -> None:
+        """Read everything anew: the small tables now, what waits too, the rest in slices."""
+        self.begin(clean=False)
+        self.read_waiting()
+        self._read_up_to = 0
+
+    @property
+    def under_way(self) -> bool:
+        """Whether slices are left to read."""
+        return self._read_up_to is not None
+
     def go_on(self) -> bool:
         """Read a slice of all events ever recorded; whether any are left to read."""
         if self._read_up_to is None:

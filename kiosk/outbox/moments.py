@@ -35,11 +35,12 @@ class Moments:
         rows.run("UPDATE boot SET rtc = ? WHERE boot_id = ? AND rtc IS NULL", rtc, now.boot_id)
         if now.trust is not Trust.SYNCED:
             return
-        moment = (self._number(now.boot_id), now.boottime_ns, now.utc_ms)
+        self.__dict__.pop("_boots", None)
+        number = self._number(now.boot_id)
+        tag = self._bodies.good_time_tag(number, now.boot_id, now.boottime_ns, now.utc_ms)
         rows.run(
-            "INSERT INTO good_time (boot, boottime_ns, utc_ms, tag) VALUES (?, ?, ?, ?)"
-            " ON CONFLICT DO NOTHING",
-            *(*moment, self._bodies.good_time_tag(*moment)),
+            "INSERT OR REPLACE INTO good_time (boot, boottime_ns, utc_ms, tag) VALUES (?, ?, ?, ?)",
+            *(number, now.boottime_ns, now.utc_ms, tag),
         )
         # One bounds whatever comes next; more are kept only for events that they may date.
         if rows.first(_UNDATED) is None:
@@ -59,10 +60,11 @@ class Moments:
     def _good(self) -> list[GoodTime]:
         """What is kept and authenticates, for a changed moment dates nothing; and this one."""
         query = "SELECT boot, boottime_ns, utc_ms, tag FROM good_time"
+        names = {number: boot_id for boot_id, number in self._boots.items()}
         good = [
-            GoodTime(*moment)
-            for *moment, tag in self._rows.all(query)
-            if tag == self._bodies.good_time_tag(*moment)
+            GoodTime(number, boottime_ns, utc_ms)
+            for number, boottime_ns, utc_ms, tag in self._rows.all(query)
+            if tag == self._bodies.good_time_tag(number, names.get(number, ""), boottime_ns, utc_ms)
         ]
         now = self._clock.now()
         if now.trust is Trust.SYNCED:
@@ -70,14 +72,21 @@ class Moments:
             good.append(GoodTime(self._number(now.boot_id), now.boottime_ns, now.utc_ms))
         return good
 
+    @cached_property
+    def _boots(self) -> dict[str, int]:
+        """The number of each boot by its id, out of the table itself.
+
+        SQLite would answer a look-up from the index alone, and no check compares the two.
+        """
+        query = "SELECT boot_id, id FROM boot NOT INDEXED"
+        return {str(boot_id): int(number) for boot_id, number in self._rows.all(query)}
+
     def _known(self, boot_id: str) -> int | None:
-        row = self._rows.first("SELECT id FROM boot WHERE boot_id = ?", boot_id)
-        return None if row is None else int(row[0])
+        return self._boots.get(boot_id)
 
     def _number(self, boot_id: str) -> int:
         """The number of a boot; of one in which nothing was noted yet, the next."""
         known = self._known(boot_id)
         if known is not None:
             return known
-        (number,) = self._rows.one("SELECT coalesce(max(id), 0) + 1 FROM boot")
-        return int(number)
+        return max(self._boots.values(), default=0) + 1

@@ -17,8 +17,8 @@ from kiosk.outbox.database import Database
 from kiosk.outbox.inspection import Inspection
 from kiosk.outbox.ledger import Ledger
 from kiosk.outbox.mark import Loss, Mark, Standing, loss
-from kiosk.outbox.room import Room
-from kiosk.outbox.salvage import finish, salvage
+from kiosk.outbox.room import BALLAST_FILE, Room
+from kiosk.outbox.salvage import Salvaged, finish, salvage
 from kiosk.outbox.schema import PAGE_BYTES
 
 log = logging.getLogger(__name__)
@@ -93,10 +93,24 @@ def _sound_queue(path: Path, mark: Mark, bodies: Bodies, clock: Clock) -> Queue:
         if not mark.existed:
             # Nothing says that this file ever was a queue.
             raise
-        found = salvage(path, bodies, stamp=_stamp(clock))
+        found = _salvaged(path, bodies, _stamp(clock))
         fields = {key: str(value) for key, value in asdict(found).items()}
         log.critical("outbox.salvaged", extra={"fields": fields | {"reason": str(error)}})
     return _checked(path, mark, bodies, clock)
+
+
+def _salvaged(path: Path, bodies: Bodies, stamp: str) -> Salvaged:
+    """On a full disk with the ballast's space: it is kept for what cannot wait."""
+    try:
+        return salvage(path, bodies, stamp=stamp)
+    except OutboxFullError:
+        ballast = path.with_name(BALLAST_FILE)
+        if not ballast.exists():
+            raise
+        ballast.unlink()
+        facts = {"for": "what a damaged queue is salvaged into"}
+        log.critical("outbox.ballast_dropped", extra={"fields": facts})
+    return salvage(path, bodies, stamp=stamp)
 
 
 def _refuse_known_damage(path: Path, mark: Mark) -> None:

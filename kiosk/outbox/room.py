@@ -22,6 +22,7 @@ from kiosk.vault import sync_folder
 
 log = logging.getLogger(__name__)
 
+BALLAST_FILE = "outbox.ballast"
 BALLAST_BYTES = 16 << 20
 RESERVE_ROWS = 128
 _ROW_PAGES = 64
@@ -54,7 +55,7 @@ class Room:
     def __init__(self, database: Database, folder: Path) -> None:
         self._database = database
         self._folder = folder
-        self._ballast = folder / "outbox.ballast"
+        self._ballast = folder / BALLAST_FILE
         self._warned = 0.0
         self._log_ready = False
         self.cannot_record = ""

@@ -6,16 +6,19 @@ only id, number, time and hash are there, and are taken as they stand: they are 
 
 from __future__ import annotations
 
+import errno
+import itertools
 import shutil
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from kiosk.errors import VaultError
+from kiosk.errors import OutboxFullError, VaultError
 from kiosk.outbox.bodies import Bodies
 from kiosk.outbox.database import Database
 from kiosk.types import Trust
+from kiosk.vault import sync_folder
 
 # The reserve holds nothing, the number of gallery and device is one row.
 _BY_POSITION = ("epoch", "boot", "event", "waiting", "quarantine", "device")
@@ -25,6 +28,9 @@ _UNKNOWN_HIGHEST = 1 << 22
 # A damaged root makes every row of its table unreadable: that many refusals say so.
 _MOST_REFUSALS = 20_000
 _AT_A_TIME = 500
+# A replacement that is complete: nothing but its name is to be done.
+_READY = "ready"
+_KEPT_LOG = "-wal.kept"
 _PIECE = 1 << 17
 _MOST_KEYS = 1 << 26
 
@@ -52,39 +58,65 @@ def salvage(path: Path, bodies: Bodies, *, stamp: str) -> Salvaged:
     A power cut at any moment leaves the damaged file in its place, or the new one complete.
     """
     new, copy = _beside(path, "new"), _beside(path, "wreck")
+    log = _log_of(path)
     for name in (*_files(new), *_files(copy), _beside(path, "wreck-wal.kept")):
         name.unlink(missing_ok=True)
-    aside = _beside(path, f"damaged-{stamp}")
+    aside = _unused(path, log, stamp)
     try:
         # SQLite changes what it opens: what is set aside stays as it was found.
-        for source, target in zip(_files(path), _files(copy), strict=True):
+        for source, target in zip((path, log), _files(copy), strict=True):
             if source.exists():
                 shutil.copyfile(source, target)
         found = _rebuild(new, copy, bodies, aside)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise OutboxFullError(
+            f"{path}: it is damaged, and there is no space to salvage it",
+            hint="free as much as the file takes, twice; nothing was changed",
+        ) from error
     finally:
         for name in _files(copy):
             name.unlink(missing_ok=True)
-    set_aside(path, stamp)
-    for source, target in zip(_files(new), _files(path), strict=True):
-        if source.exists():
-            source.rename(target)
+    # Second names first: until the new one is in its place nothing of the old one is taken away.
+    for source, target in zip((path, log), _files(aside), strict=True):
+        if source.exists() and not target.exists():
+            target.hardlink_to(source)
+    _files(new)[1].unlink(missing_ok=True)
+    new.rename(_beside(path, _READY))
+    sync_folder(path.parent)
+    finish(path)
     return found
 
 
 def finish(path: Path) -> None:
-    """Take up a replacement that a power cut stopped between its two renames."""
-    new = _beside(path, "new")
-    if not path.exists() and new.exists():
-        new.rename(path)
+    """Put a complete replacement in its place, also one that a power cut kept from it.
+
+    The old log goes first: SQLite would apply it to the new database.
+    """
+    ready = _beside(path, _READY)
+    if ready.exists():
+        for log in (_files(path)[1], path.with_name(f"{path.name}{_KEPT_LOG}")):
+            log.unlink(missing_ok=True)
+        sync_folder(path.parent)
+        ready.rename(path)
+        sync_folder(path.parent)
 
 
-def set_aside(path: Path, stamp: str) -> Path:
-    """Rename a database and its log; returns the database's new name."""
-    aside = _beside(path, f"damaged-{stamp}")
-    for source, target in zip(reversed(_files(path)), reversed(_files(aside)), strict=True):
-        if source.exists():
-            source.rename(target)
-    return aside
+def _unused(path: Path, log: Path, stamp: str) -> Path:
+    """A name for what is set aside: one that nothing has, or only these very files."""
+    for number in itertools.count(1):
+        aside = _beside(path, f"damaged-{stamp}" + (f"-{number}" if number > 1 else ""))
+        pairs = zip((path, log), _files(aside), strict=True)
+        if all(not t.exists() or (s.exists() and t.samefile(s)) for s, t in pairs):
+            return aside
+    raise AssertionError("unreachable")
+
+
+def _log_of(path: Path) -> Path:
+    """The log, under the second name that it has while a kiosk runs if that is what is left."""
+    log, kept = _files(path)[1], path.with_name(f"{path.name}{_KEPT_LOG}")
+    return kept if kept.exists() and not log.exists() else log
 
 
 def _beside(path: Path, suffix: str) -> Path:

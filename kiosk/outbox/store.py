@@ -207,6 +207,18 @@ class Outbox:
         """
         return self._owner.ask(lambda: self._guarded(self._tend))
 
+    def inspect(self) -> None:
+        """Begin to read the whole queue anew, as after an unclean end; `tend` goes on with it.
+
+        OutboxDamagedError: the next start sets the file aside.
+        """
+        self._owner.ask(lambda: self._guarded(lambda queue: queue.inspection.again()))
+
+    @property
+    def inspecting(self) -> bool:
+        """Whether a part of what was ever recorded is still to be read; asks no disk."""
+        return self._queue is not None and self._queue.inspection.under_way
+
     @property
     def cannot_record(self) -> str:
         """Why no punch can be recorded for want of space, "" while they can; asks no disk."""

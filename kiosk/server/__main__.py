@@ -135,7 +135,8 @@ def take(options: argparse.Namespace) -> int:
     if not path.is_file():
         raise UserError(
             f"--store {path}: expected the file of a server, there is none",
-            hint="it knows the keys that prove the messages",
+            hint="name the store that the server runs on, or start the server once: its store"
+            " has the keys that prove the messages",
         )
     clock = SystemClock()
     # What becomes of each line is told here; of the records' own journal only what is amiss.

@@ -20,6 +20,7 @@ from kiosk.errors import EmbeddingError, KioskError, ModelError, UserError, Wire
 from kiosk.server import devices, messages, people, records
 from kiosk.server.auth import Guard, SiteGuard
 from kiosk.server.documents import REQUEST_BODIES, Health, problems
+from kiosk.server.hearts import Hearts
 from kiosk.server.intake import problem_text
 from kiosk.server.matching import Matcher
 from kiosk.server.pictures import PictureEnrolment
@@ -72,10 +73,11 @@ def create_app(store: Store, rules: Rules, *, clock: Clock) -> FastAPI:
     )
     app.add_middleware(SiteGuard, guard=guard)
     _answer_errors(app)
-    app.include_router(messages.router(reception, guard))
+    hearts = Hearts(reception, clock)
+    app.include_router(messages.router(reception, hearts, guard))
     app.include_router(records.router(store, guard))
     app.include_router(people.router(store, matcher, PictureEnrolment(clock), guard))
-    app.include_router(devices.router(store, guard))
+    app.include_router(devices.router(store, hearts, guard))
     _add_operation(app, store, guard)
     return app
 

@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 import base64
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Path, Request
+from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
 from kiosk.server.auth import Guard
 from kiosk.server.documents import DeviceId, KeyId, Registered, SignKey, body_of, problems
+from kiosk.server.hearts import Hearts
 from kiosk.server.intake import MAX_JSON_BYTES, read_body, read_document
 from kiosk.server.store import Store
 
 
-def router(store: Store, guard: Guard) -> APIRouter:
-    """PUT /devices/{D1}/keys/{K1}."""
+def router(store: Store, hearts: Hearts, guard: Guard) -> APIRouter:
+    """GET /devices and PUT /devices/{D1}/keys/{K1}."""
     routes = APIRouter(prefix="/devices", tags=["devices"])
+
+    @routes.get(
+        "",
+        dependencies=guard.readers(),
+        response_model=list[dict[str, Any]],
+        responses=problems(401),
+    )
+    def heard() -> JSONResponse:
+        """The last heartbeat of each kiosk that was heard since the server's start.
+
+        `heard_ms` is when, by the server's clock; the one heard longest ago comes first.
+        """
+        return JSONResponse(hearts.all())
 
     @routes.put(
         "/{device}/keys/{key_id}",

@@ -44,6 +44,32 @@ class F2Token(BaseModel):
     F2_DIM: int = Field(ge=64, le=1024)
 
 
+class HeartbeatMessage(BaseModel):
+    """How a kiosk stands (docs/wire.md); unknown fields are signed too."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    V1: str
+    D1: DeviceId
+    TS1: str
+    CLK: str
+    F2_MODEL: str
+    VERSION: str
+    SEQ: str = Field(description="high-water mark, epoch:number")
+    QUEUE: int = Field(ge=0)
+    QUEUE_AGE_S: int = Field(ge=0)
+    QUARANTINE: list[str] = Field(description="sequences that were set aside")
+    STATE: str
+    K1: str | None = None
+    SIG1: str | None = None
+
+
+class Heartbeat(BaseModel):
+    """The answer to a heartbeat."""
+
+    S1: str = Field(pattern="^ok$")
+
+
 class AttendanceMessage(F2Token):
     """An attendance message (docs/wire.md); unknown fields are kept and signed."""
 
@@ -180,7 +206,7 @@ class Health(BaseModel):
 
 
 # Of these the routes read the body themselves, so that they can bound it.
-REQUEST_BODIES = (AttendanceMessage, Enrolment, SignKey)
+REQUEST_BODIES = (AttendanceMessage, HeartbeatMessage, Enrolment, SignKey)
 
 
 def body_of(model: type[BaseModel], *other_types: str) -> dict[str, Any]:

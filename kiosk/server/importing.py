@@ -61,7 +61,13 @@ def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
 def _hear(reception: Reception, line: bytes, unsigned_allowed: bool) -> Heard:
     if len(line) > MAX_JSON_BYTES:
         raise MessageError(f"expected at most {MAX_JSON_BYTES} bytes, got more")
-    return reception.hear(line, unsigned_allowed=unsigned_allowed)
+    try:
+        return reception.hear(line, unsigned_allowed="any" if unsigned_allowed else False)
+    except UnauthenticError as error:
+        if unsigned_allowed:
+            raise
+        hint = "if the file came to you on a trusted way: --allow-unsigned"
+        raise UnauthenticError(error.message, hint=hint) from error
 
 
 def _record(

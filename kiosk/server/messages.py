@@ -13,10 +13,13 @@ from kiosk.server.auth import Guard
 from kiosk.server.documents import (
     AttendanceMessage,
     AttendanceReceipt,
+    Heartbeat,
+    HeartbeatMessage,
     array_of,
     body_of,
     problems,
 )
+from kiosk.server.hearts import Hearts
 from kiosk.server.intake import MAX_JSON_BYTES, read_body
 from kiosk.server.reception import Heard, Reception, UnauthenticError, Verdict
 from kiosk.wire.batch import MAX_MESSAGES, split
@@ -25,8 +28,8 @@ _UNREADABLE = 400
 _TOO_MANY = 413
 
 
-def router(reception: Reception, guard: Guard) -> APIRouter:
-    """POST /toon/attendance, one message, and POST /toon/attendance/batch, several."""
+def router(reception: Reception, hearts: Hearts, guard: Guard) -> APIRouter:
+    """POST /toon/attendance, one message, /toon/attendance/batch, several, /toon/heartbeat."""
     routes = APIRouter(tags=["wire"])
 
     @routes.post(
@@ -67,6 +70,18 @@ def router(reception: Reception, guard: Guard) -> APIRouter:
             _several, reception, body, unsigned_allowed=guard.bearer_fits(request)
         )
         return JSONResponse([_document(verdict) for verdict in verdicts])
+
+    @routes.post(
+        "/toon/heartbeat",
+        response_model=Heartbeat,
+        responses=problems(400, 401, 403, 408, 413, 503),
+        openapi_extra=body_of(HeartbeatMessage),
+    )
+    async def heartbeat(request: Request) -> JSONResponse:
+        """Take in how a kiosk stands. It is signed, or comes with the token, like a message."""
+        body = await read_body(request, MAX_JSON_BYTES)
+        await run_in_threadpool(hearts.hear, body, unsigned_allowed=guard.bearer_fits(request))
+        return JSONResponse({"S1": "ok"})
 
     return routes
 

@@ -6,7 +6,7 @@ import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from kiosk.errors import EmbeddingError, Fate, KioskError, MessageError, WireError
 from kiosk.server.matching import NOBODY, Found, Matcher
@@ -60,12 +60,17 @@ class Reception:
     keep_embeddings: bool
 
     def hear(
-        self, body: bytes, *, unsigned_allowed: bool, idempotency_key: str | None = None
+        self,
+        body: bytes,
+        *,
+        unsigned_allowed: bool | Literal["any"],
+        idempotency_key: str | None = None,
     ) -> Heard:
         """Read who sent a message, and prove it.
 
         MessageError: not even that can be read; UnauthenticError: a missing or wrong signature.
-        `unsigned_allowed`: whether the sender may speak for a device that has no key here.
+        `unsigned_allowed`: whether the sender may speak for a device that has no key here; "any":
+        for any device, which only somebody at the server itself may say.
         """
         fields = read_object(body, MessageError)
         sender = sender_of(fields)
@@ -75,7 +80,17 @@ class Reception:
             )
         # Over the canonical form: white space and the order of keys make no other body.
         digest = hashlib.sha256(canonical(fields)).digest()
-        signer = self._signer_of(sender, fields, unsigned_allowed=unsigned_allowed)
+        # Word for word what is on record already: whoever sends it learns nothing and adds
+        # nothing, and a kiosk that was given a key meanwhile gets rid of it.
+        repeats = sender.key_id is None and self.store.is_recorded(
+            sender.device_id, sender.event_id, digest
+        )
+        signer = self.prove(
+            sender.device_id,
+            sender.key_id,
+            fields,
+            unsigned_allowed="any" if repeats else unsigned_allowed,
+        )
         return Heard(sender, fields, digest, signer)
 
     def answer(self, heard: Sequence[Heard]) -> list[Verdict]:
@@ -94,26 +109,40 @@ class Reception:
             verdicts.append(Verdict(said, problem if status is ReceiptStatus.REJECTED else ""))
         return verdicts
 
-    def _signer_of(
-        self, sender: Sender, fields: Mapping[str, Any], *, unsigned_allowed: bool
+    def prove(
+        self,
+        device: str,
+        key_id: str | None,
+        fields: Mapping[str, Any],
+        *,
+        unsigned_allowed: bool | Literal["any"],
     ) -> Signer | None:
-        """The key that the message is signed with, proven; None for a rightly unsigned one."""
-        keys = self.store.keys(sender.device_id)
-        if sender.key_id is None:
+        """The key that fields are signed with, proven; None for what is rightly unsigned.
+
+        UnauthenticError for anything else.
+        """
+        keys = self.store.keys(device)
+        if key_id is None and unsigned_allowed == "any":
+            return None
+        if key_id is None:
             if keys:
-                raise UnauthenticError("K1, SIG1: expected of this device, got neither")
+                raise UnauthenticError(
+                    "K1, SIG1: expected of this device, got neither",
+                    hint="what it recorded before it had a key can be imported on the server's own"
+                    " machine: kiosk-server import --allow-unsigned",
+                )
             if not unsigned_allowed:
                 raise UnauthenticError(
                     "K1, SIG1 or a bearer token: expected one of them, got neither",
                     hint="register the device's key",
                 )
             return None
-        if sender.key_id not in keys:
+        if key_id not in keys:
             raise UnauthenticError(
-                f"K1: expected a registered key of this device, got {sender.key_id}",
-                hint=f"PUT /devices/{sender.device_id}/keys/{sender.key_id}",
+                f"K1: expected a registered key of this device, got {key_id}",
+                hint=f"PUT /devices/{device}/keys/{key_id}",
             )
-        signer = Signer(sender.key_id, keys[sender.key_id])
+        signer = Signer(key_id, keys[key_id])
         if not signer.message_is_authentic(fields):
             raise UnauthenticError(
                 f"SIG1: expected this message's signature under {signer.key_id}, got another"

@@ -133,6 +133,11 @@ class Store:
         with self._reading() as connection:
             return _digest_of(connection, device, event_id) is not None
 
+    def is_recorded(self, device: str, event_id: str, body_sha256: bytes) -> bool:
+        """Whether this event has been recorded with this very body."""
+        with self._reading() as connection:
+            return _digest_of(connection, device, event_id) == body_sha256
+
     def attendance(
         self, *, day: str | None, employee: str | None, limit: int
     ) -> list[dict[str, Any]]:

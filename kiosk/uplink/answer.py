@@ -117,6 +117,7 @@ def check_status(
             f"expected a receipt, the server refuses this kiosk: {status}",
             hint="check server.url and the keys on both sides; everything is kept meanwhile",
             min_delay_s=asked_s,
+            status=status,
         )
     raise UplinkPausedError(
         f"expected a receipt, got status {status}, which no attendance server sends",

@@ -34,11 +34,11 @@ class Poster:
     followed, and neither proxies nor passwords are taken from the environment.
     """
 
-    def __init__(self, server: Server, *, clock: Clock) -> None:
+    def __init__(self, server: Server, *, clock: Clock, path: str = "/toon/attendance") -> None:
         """Prepare; no connection is made yet. `clock` must be one whose waits take real time."""
         self._server = server
         self._clock = clock
-        self._url = server.url.rstrip("/") + "/toon/attendance"
+        self._url = server.url.rstrip("/") + path
         self._limit_s = server.connect_timeout_s + server.read_timeout_s
         self._lifeline = Lifeline()
         self._letter: Letter = tuple
@@ -101,7 +101,9 @@ class Poster:
             body = join([envelope.body for envelope in self._sent])
             return body, {"Content-Length": str(len(body))}
         (one,) = self._sent
-        return one.body, {"Content-Length": str(len(one.body)), "Idempotency-Key": one.event_id}
+        headers = {"Content-Length": str(len(one.body))}
+        # A heartbeat is no event: to hear it twice is to hear it once.
+        return one.body, headers | ({"Idempotency-Key": one.event_id} if one.event_id else {})
 
     def _exchange(self) -> Reply:
         with self._session.post(

@@ -79,6 +79,8 @@ class Sender:
 
     online: bool | None
     """Whether the last attempt got the server's word on its events; None before the first."""
+    problem: str
+    """Why not, "" while it answers."""
     last_receipt: Stamp | None
     """When the last receipt came."""
 
@@ -113,6 +115,7 @@ class Sender:
         # A name that cannot be looked up, beside the post's own deadline.
         self._send_s = server.connect_timeout_s + server.read_timeout_s + _SLACK_S
         self.online = None
+        self.problem = ""
         self.last_receipt = None
 
     def run(self, stop: threading.Event) -> None:
@@ -205,6 +208,7 @@ class Sender:
 
     def _settle(self, reply: Reply, words: Sequence[tuple[Envelope, Receipt]]) -> None:
         self.online = True
+        self.problem = ""
         self.last_receipt = self._clock.now()
         if 200 <= reply.status < 300:
             self._queue.settle_all([(envelope.event_id, word) for envelope, word in words])
@@ -245,7 +249,7 @@ class Sender:
         return 0.0
 
     def _unanswered(self, error: LinkDownError | ReceiptError | UplinkPausedError) -> float:
-        self.online = False
+        self.online, self.problem = False, str(error)
         self._suspicion.end()
         is_pause = isinstance(error, UplinkPausedError)
         self._pace.failed(len(self._leased), paused=is_pause)

@@ -136,13 +136,13 @@ def draft(punch: Punch) -> bytes:
 def freeze(draft: bytes, *, seen: Stamp, seq: str, device_id: str, signer: Signer | None) -> bytes:
     """Complete a draft with device, time, sequence and signature: the body, final from here on."""
     fields = read_object(draft, MessageError)
-    fields |= {"D1": device_id, "TS1": _time_text(seen.utc_ms), "SEQ": seq}
+    fields |= {"D1": device_id, "TS1": utc_text(seen.utc_ms), "SEQ": seq}
     # Without a source or bounds the message claims nothing about its clock.
     if seen.trust is not Trust.UNSYNCED:
         fields["CLK"] = seen.trust.value
     if seen.bounds_ms is not None:
         earliest, latest = seen.bounds_ms
-        fields |= {"TS1_MIN": _time_text(earliest), "TS1_MAX": _time_text(latest)}
+        fields |= {"TS1_MIN": utc_text(earliest), "TS1_MAX": utc_text(latest)}
     if signer is not None:
         fields["K1"] = signer.key_id
         fields["SIG1"] = signer.sign_message(fields)
@@ -227,7 +227,8 @@ def _number(fields: Mapping[str, Any], name: str) -> float | None:
     return float(fields[name]) if name in fields else None
 
 
-def _time_text(utc_ms: int) -> str:
+def utc_text(utc_ms: int) -> str:
+    """Milliseconds since 1970 as the wire has them; MessageError beyond the year 9999."""
     try:
         moment = _EPOCH + timedelta(milliseconds=utc_ms)
     except OverflowError as cause:

@@ -71,7 +71,7 @@ class OpenVault(Vault):
 
 def open_state(folder: Path, bug: str = "") -> Outbox:
     """The outbox as the daemon opens it: secret and id come from files too; not started."""
-    spare.heal(folder)
+    spare.heal(folder, KEYS)
     vault = open_vault(folder)
     return Outbox(
         folder / FILE,

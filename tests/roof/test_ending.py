@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import kiosk.app
+import kiosk.correspondence
 from kiosk.app import Kiosk
 from kiosk.clock import NS_PER_S, SystemClock
 from kiosk.config import Feedback, Paths, Server, Settings
@@ -167,7 +168,7 @@ def stage(monkeypatch, hung, clock):
             ("Poster", "close"),
             ("Sender", "run"),
         ):
-            kind = getattr(kiosk.app, room)
+            kind = getattr(kiosk.app, room, None) or getattr(kiosk.correspondence, room)
             name = f"{room}.{method}"
             monkeypatch.setattr(kind, method, wherever(name, getattr(kind, method)))
         return stop

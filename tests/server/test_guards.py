@@ -53,7 +53,11 @@ def test_the_test_above_knows_every_route(guarded):
         for method, route in methods.items()
         if "security" not in route
     ]
-    assert unguarded == [(POST, "post"), (f"{POST}/batch", "post")]
+    assert unguarded == [
+        (POST, "post"),
+        (f"{POST}/batch", "post"),
+        ("/toon/heartbeat", "post"),
+    ]
 
 
 def test_a_signed_post_needs_no_token_and_an_unsigned_one_does(guarded, kiosk):

@@ -100,12 +100,31 @@ def test_a_malformed_message_is_rejected_with_its_reason(known, kiosk, take):
 
 
 def test_unsigned_messages_are_taken_only_when_asked(store, kiosk, take):
-    """Anybody can write an unsigned line: the operator must vouch, and only without a key."""
+    """Anybody can write an unsigned line: the operator must vouch, for a device with a key too.
+
+    What it recorded before it had one would be locked out for good.
+    """
     lines = [kiosk.body(1, 1)]
     assert take(lines)[:2] == (1, counted(bad=1))
     assert take(lines, "--allow-unsigned")[:2] == (0, counted(ok=1))
     store.register_key(kiosk.device, "k1", KEY)
-    assert take([kiosk.body(1, 2)], "--allow-unsigned")[:2] == (1, counted(bad=1))
+    later = [kiosk.body(1, 2)]
+    status, counts, said = take(later)
+    assert (status, counts) == (1, counted(bad=1))
+    assert "--allow-unsigned" in said[0]
+    assert take(later, "--allow-unsigned")[:2] == (0, counted(ok=1))
+
+
+def test_what_a_kiosk_froze_before_its_key_ends_once_it_is_imported(client, kiosk, store):
+    """Word for word on record it is a duplicate; changed, or never recorded, it proves nothing."""
+    body, other = kiosk.body(1, 1), kiosk.body(1, 2)
+    assert client.post("/toon/attendance", content=body).json()["S1"] == "ok"
+    store.register_key(kiosk.device, "k1", KEY)
+    assert client.post("/toon/attendance", content=body).json()["S1"] == "duplicate"
+    changed = body.replace(b'"anna"', b'"bob2"')
+    assert changed != body
+    for refused in (other, changed):
+        assert client.post("/toon/attendance", content=refused).status_code == 401
 
 
 @pytest.mark.parametrize("missing", ["file", "store"])

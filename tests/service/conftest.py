@@ -71,6 +71,10 @@ def service_files(name="kiosk", config=CONFIG, drop_in=""):
         f"/etc/systemd/system/{name}.service.d/here.conf": HERE + drop_in,
         f"/etc/{name}/kiosk.toml": config,
         "/opt/extra/sitecustomize.py": FREEZER,
+        "/etc/systemd/system/kiosk-check.service": (DEPLOY / "kiosk-check.service").read_text(),
+        "/etc/systemd/system/kiosk-check.service.d/here.conf": HERE,
+        "/etc/systemd/system/kiosk-check.timer": (DEPLOY / "kiosk-check.timer").read_text(),
+        "/usr/lib/systemd/catalog/kiosk.catalog": (DEPLOY / "kiosk.catalog").read_text(),
     }
 
 

@@ -1,15 +1,18 @@
 """The unit as shipped, under a real systemd: ready, sandboxed, restarted, telling its story."""
 
+import re
+
 import pytest
 
-from service.conftest import PEOPLE
+from service.conftest import PEOPLE, PORT
+from service.machine import REPOSITORY
 
 
 @pytest.fixture(scope="module")
 def running(site):
     """The site with a person enrolled and the service ready."""
     site.serve()
-    site.machine.run("systemctl", "start", "kiosk.service")
+    site.machine.run("systemctl", "start", "kiosk-check.timer", "kiosk.service")
     site.ready()
     enrol = ("enrol", "obama", f"{PEOPLE}/obama.jpg", "--config", "/etc/kiosk/kiosk.toml")
     site.machine.kiosk(*enrol)
@@ -92,3 +95,52 @@ def test_a_stop_is_clean(running):
     machine.until("the last word", lambda: machine.events()[-1] == "kiosk.stopped")
     machine.run("systemctl", "start", "kiosk.service")
     assert running.status()["restarts"]["cause"] == "stopped"
+
+
+def test_the_daily_check_asks_the_running_daemon(running):
+    """Under its own sandbox, without network, database or camera; a stopped kiosk is not asked."""
+    machine = running.machine
+    machine.run("systemctl", "start", "kiosk-check.service")
+    (entry,) = [e for e in machine.journal("-u", "kiosk-check") if "every event is there" in str(e)]
+    assert entry["MESSAGE"].startswith("running: ")
+    told = machine.run("systemd-analyze", "security", "kiosk-check.service", check=False).stdout
+    assert float(told.rsplit(":", 1)[1].split()[0]) <= 1.3
+    assert "kiosk-check.timer" in machine.run("systemctl", "list-timers", "--all").stdout
+
+
+def test_the_catalogue_explains(running):
+    """`journalctl -x` has cause and cure beside the line."""
+    machine = running.machine
+    machine.run("journalctl", "--update-catalog")
+    told = machine.run("journalctl", "-x", "--no-pager", "-u", "kiosk").stdout
+    assert "Subject: The kiosk is ready" in told
+    assert "Subject: The kiosk starts, after: killed" in told
+    assert "Read the lines before this" in told
+
+
+def test_the_server_hears_the_heart(running):
+    """How the kiosk stands, at the server, without anybody asking the kiosk."""
+    machine = running.machine
+    code = f"import urllib.request as u; print(u.urlopen('http://127.0.0.1:{PORT}/devices').read())"
+
+    def heard():
+        python = "/opt/kiosk/current/venv/bin/python"
+        return "running" in machine.run(python, "-c", code).stdout
+
+    machine.until("a heartbeat", heard)
+
+
+ONE_LINERS = re.findall(
+    r"^journalctl [^\n#]+", (REPOSITORY / "docs/operations.md").read_text(), re.MULTILINE
+)
+
+
+@pytest.mark.parametrize("line", ONE_LINERS)
+def test_each_line_of_the_page_runs(running, line):
+    """Every journalctl line of docs/operations.md, against this journal."""
+    assert running.machine.run("sh", "-c", f"{line} --no-pager").returncode == 0
+
+
+def test_the_page_has_lines():
+    """The page is read at all."""
+    assert len(ONE_LINERS) >= 8

@@ -1,13 +1,16 @@
 """The copy of secret and id: what it heals, and what it must leave alone."""
 
+import base64
 import logging
 import os
 
 import pytest
 
 from kiosk import spare
+from kiosk.config import Paths, Server, Settings
 from kiosk.errors import VaultError
 from kiosk.identity import ID_FILE, device, open_vault, wrap_secret
+from kiosk.state import open_state
 from kiosk.vault import KEY_FILE
 
 NAMES = (KEY_FILE, ID_FILE)
@@ -37,17 +40,17 @@ def test_a_damaged_file_is_put_back(folder, caplog, name, damage):
     copy = (folder / spare.SPARE_FILE).read_bytes()
     (folder / spare.SPARE_FILE).unlink()
     damage(folder / name)
-    assert spare.heal(folder) == ()
+    assert spare.heal(folder, NAMES) == ()
     assert not (folder / name).exists() or (folder / name).read_bytes() != right
     (folder / spare.SPARE_FILE).write_bytes(copy)
     (folder / spare.SPARE_FILE).chmod(0o600)
-    assert spare.heal(folder) == (name,)
+    assert spare.heal(folder, NAMES) == (name,)
     assert (folder / name).read_bytes() == right
     assert (folder / name).stat().st_mode & 0o777 == 0o600
     assert [(r.levelno, r.message) for r in caplog.records] == [
         (logging.CRITICAL, "identity.healed")
     ]
-    assert spare.heal(folder) == ()
+    assert spare.heal(folder, NAMES) == ()
 
 
 def test_a_damaged_copy_heals_nothing(folder):
@@ -59,9 +62,9 @@ def test_a_damaged_copy_heals_nothing(folder):
         hurt = bytearray(whole)
         hurt[place] ^= 1
         path.write_bytes(hurt)
-        assert spare.heal(folder) == ()
+        assert spare.heal(folder, NAMES) == ()
         path.write_bytes(whole[:place])
-        assert spare.heal(folder) == ()
+        assert spare.heal(folder, NAMES) == ()
     assert (folder / KEY_FILE).read_bytes() == right
     spare.keep(folder, NAMES)
     assert path.read_bytes() == whole
@@ -70,7 +73,7 @@ def test_a_damaged_copy_heals_nothing(folder):
 def test_a_file_that_others_may_read_is_not_healed(folder):
     """It is refused by its name: a copy over it would hide that the secret is known."""
     (folder / KEY_FILE).chmod(0o644)
-    assert spare.heal(folder) == ()
+    assert spare.heal(folder, NAMES) == ()
     with pytest.raises(VaultError, match="expected mode 0600"):
         open_vault(folder, {})
 
@@ -81,7 +84,7 @@ def test_the_copy_is_as_private_as_the_files(folder):
     assert path.stat().st_mode & 0o777 == 0o600
     path.chmod(0o666)
     flipped(folder / KEY_FILE)
-    assert spare.heal(folder) == ()
+    assert spare.heal(folder, NAMES) == ()
 
 
 def test_a_change_that_was_cut_off_is_completed(folder, monkeypatch):
@@ -97,7 +100,7 @@ def test_a_change_that_was_cut_off_is_completed(folder, monkeypatch):
     with pytest.raises(VaultError):
         spare.change(folder / ID_FILE, b"new\n")
     monkeypatch.setattr(spare, "write_atomic", whole)
-    assert spare.heal(folder) == (ID_FILE,)
+    assert spare.heal(folder, NAMES) == (ID_FILE,)
     assert (folder / ID_FILE).read_bytes() == b"new\n"
 
 
@@ -122,3 +125,24 @@ def test_a_disk_that_takes_no_copy_is_told_of(folder, monkeypatch, caplog):
     monkeypatch.setattr(spare, "write_atomic", full)
     spare.keep(folder, NAMES)
     assert [record.message for record in caplog.records] == ["identity.no_copy"]
+
+
+def test_a_secret_that_a_credential_brings_is_never_written_back(tmp_path, monkeypatch):
+    """Its owner took it off the card: neither the file nor the copy brings it back."""
+    folder, credentials = tmp_path / "state", tmp_path / "credentials"
+    credentials.mkdir()
+    paths = Paths(state_dir=str(folder), runtime_dir=str(tmp_path / "run"))
+    settings = Settings(server=Server("https://a.example"), paths=paths)
+    state = open_state(settings)
+    state.keep_spare()
+    state.close()
+    secret = (folder / KEY_FILE).read_bytes()
+    (credentials / "kiosk.secret").write_bytes(secret)
+    (folder / KEY_FILE).unlink()
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(credentials))
+    for _ in range(2):
+        state = open_state(settings)
+        state.keep_spare()
+        state.close()
+    assert not (folder / KEY_FILE).exists()
+    assert base64.b64encode(secret) not in (folder / "device.spare").read_bytes()
