@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from kiosk import untold
 from kiosk.board import read_board
 from kiosk.capture.camera import open_camera
 from kiosk.capture.slot import FrameSlot
@@ -114,6 +115,7 @@ class Kiosk:
         self._reloader = Reloader(settings, self._origin, self._obey)
         self._state = open_state(settings)
         self._last.callback(self._state.close)
+        untold.tell(self._state.folder)
         restarts = self._restarts = begun(
             Path(settings.paths.runtime_dir), clock, self._notifier, self._stop
         )
@@ -172,7 +174,7 @@ class Kiosk:
             ledger=self._outbox,
             link=self._mail.sender,
             screen=self._page,
-            gallery=self._state.load_gallery(),
+            gallery=self._state.gallery_or_nobody(),
             logbook=self._logbook,
             clock=clock,
             rng=random.SystemRandom(),

@@ -5,6 +5,7 @@ A test hands in a clock of its own, so that an eight-hour outage costs it nothin
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import threading
 import time
@@ -92,9 +93,17 @@ class Witness:
     then timesyncd's file speaks, for as long as the clock was not stepped behind its back.
     """
 
-    def __init__(self, synced_file: Path = _SYNCED, *, ask_kernel: bool = True) -> None:
+    def __init__(
+        self,
+        synced_file: Path = _SYNCED,
+        *,
+        ask_kernel: bool = True,
+        memory: Path | None = None,
+    ) -> None:
+        """`memory`: a file below /run that keeps, over a restart, what the clock was then."""
         self._synced_file = synced_file
         self._ask_kernel = ask_kernel
+        self._memory = memory
         self._touched_ns: int | None = None
         self._offset_ns = 0
 
@@ -111,8 +120,24 @@ class Witness:
             self._touched_ns = None
             return False
         if touched_ns != self._touched_ns:
-            self._touched_ns, self._offset_ns = touched_ns, offset_ns
+            self._touched_ns, self._offset_ns = touched_ns, self._recalled(touched_ns, offset_ns)
         return abs(offset_ns - self._offset_ns) <= _STEP_NS
+
+    def _recalled(self, touched_ns: int, offset_ns: int) -> int:
+        """The offset at the first look at this synchronisation, by whichever process had it."""
+        if self._memory is None:
+            return offset_ns
+        try:
+            known_ns, then_ns = map(int, self._memory.read_text(encoding="ascii").split())
+            if known_ns == touched_ns:
+                return then_ns
+        except (OSError, ValueError):
+            # Not there, or not ours: this look is the first.
+            pass
+        # No room in /run: a restart then trusts what it finds.
+        with contextlib.suppress(OSError):
+            self._memory.write_text(f"{touched_ns} {offset_ns}", encoding="ascii")
+        return offset_ns
 
 
 def _kernel_synced() -> bool | None:

@@ -88,7 +88,7 @@ class People:
             against = contradictions(before, gallery, self._thresholds, pictures)
             if against.grave and not force:
                 raise GalleryError(
-                    "expected pictures that are enrolled as nobody else, got: "
+                    "expected pictures that nobody else is enrolled by, got "
                     + " | ".join(against.all),
                     hint="nothing was enrolled, --force enrols them all the same",
                 )

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import errno
 import json
 import logging
 from collections.abc import Sequence
@@ -74,10 +75,15 @@ def change(path: Path, content: bytes) -> None:
 
 
 def _content(path: Path) -> bytes | None:
-    """A file's content; None for one that is not there or is no private file."""
+    """A file's content; None for one that is not there or is no private file.
+
+    Of one that the card does not give back any more it is empty, which no good one is.
+    """
     try:
         return read_private(path)
-    except (OSError, VaultError):
+    except OSError as error:
+        return b"" if error.errno == errno.EIO else None
+    except VaultError:
         return None
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import errno
 import fcntl
 import json
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,7 +36,10 @@ from kiosk.vault import KEY_FILE, Vault, write_atomic
 from kiosk.wire.signing import Signer
 
 GALLERY_FILE = "gallery.sealed"
+GALLERY_COPY = "gallery.copy"
 OUTBOX_FILE = "outbox.db"
+log = logging.getLogger(__name__)
+
 _GALLERY_CONTEXT = "gallery/1"
 
 
@@ -85,12 +90,52 @@ class State:
         document = {"version": 1, "number": number, "templates": templates}
         sealed = self.vault.seal(json.dumps(document).encode(), _GALLERY_CONTEXT)
         write_atomic(self.folder / GALLERY_FILE, sealed)
+        write_atomic(self.folder / GALLERY_COPY, sealed)
         return number
+
+    def gallery_or_nobody(self) -> Gallery:
+        """The enrolled people; nobody, loudly, where neither the file nor its copy opens.
+
+        What waits in the queue must be sent all the same.
+        """
+        try:
+            self._heal_gallery()
+            return self.load_gallery()
+        except VaultError as error:
+            meaning = "nobody is recognised; the queue is sent"
+            facts = {"reason": str(error), "meaning": meaning}
+            log.critical("gallery.unreadable", extra={"fields": facts})
+            return Gallery(())
+
+    def _heal_gallery(self) -> None:
+        """Where the gallery does not open and its copy does, put that in its place, loudly."""
+        path, copy = self.folder / GALLERY_FILE, self.folder / GALLERY_COPY
+        try:
+            self._opened(path)
+        except FileNotFoundError:
+            # Somebody took it away, or there never was one: a copy brings nobody back.
+            return
+        except VaultError as error:
+            try:
+                self._opened(copy)
+            except (FileNotFoundError, VaultError):
+                return
+            write_atomic(path, copy.read_bytes())
+            facts = {"reason": error.message, "meaning": "a card that does this is dying"}
+            log.critical("gallery.healed", extra={"fields": facts})
+
+    def _opened(self, path: Path) -> dict[str, Any]:
+        try:
+            return dict(json.loads(self.vault.unseal(path.read_bytes(), _GALLERY_CONTEXT)))
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            raise VaultError(f"{path}: {error.strerror}") from error
 
     def _gallery_document(self) -> dict[str, Any]:
         path = self.folder / GALLERY_FILE
         try:
-            document = json.loads(self.vault.unseal(path.read_bytes(), _GALLERY_CONTEXT))
+            document = self._opened(path)
         except FileNotFoundError:
             return {}
         except VaultError as error:
@@ -100,7 +145,7 @@ class State:
             ) from error
         if document.get("version") != 1:
             raise VaultError(f"gallery of version 1 expected, got {document.get('version')!r}")
-        return dict(document)
+        return document
 
     def keep_spare(self) -> None:
         """Copy secret and id: to be called once they have opened what is sealed."""
@@ -140,9 +185,16 @@ def open_card(folder: Path, key_id: str, recovery_key: bytes | None) -> State:
         if not (folder / OUTBOX_FILE).is_file():
             raise UserError(f"{folder}: expected a kiosk's state folder, it holds no {OUTBOX_FILE}")
         # Nothing is made here: a new secret beside a queue would open none of it.
-        known = [name for name in (KEY_FILE, RECOVERY_FILE) if (folder / name).exists()]
+        names = (KEY_FILE, RECOVERY_FILE, spare.SPARE_FILE)
+        known = [name for name in names if (folder / name).exists()]
         if not known:
             raise VaultError(f"{folder}: expected {KEY_FILE} or {RECOVERY_FILE}, got neither")
+        spare.heal(folder, (ID_FILE,) if recovery_key is not None else (KEY_FILE, ID_FILE))
+        if not (folder / ID_FILE).exists():
+            raise VaultError(
+                f"{folder}: {ID_FILE} expected beside {OUTBOX_FILE}, nothing is there",
+                hint="restore it from a backup: the queue opens under its own id only",
+            )
         if recovery_key is not None:
             return recover_vault(folder, recovery_key), device(folder)
         return open_vault(folder, {}), device(folder)

@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from kiosk.changeover import in_words
@@ -43,14 +44,15 @@ def run_daemon(options: argparse.Namespace) -> int:
     # Before the libraries are loaded: their threads would have arenas already.
     keep_small()
     from kiosk.app import Kiosk
-    from kiosk.clock import SystemClock
+    from kiosk.clock import SystemClock, Witness
     from kiosk.journal import set_up
     from kiosk.lastgood import load_or_last
     from kiosk.reloading import Origin
     from kiosk.signals import stop_at_signals
 
     loaded = load_or_last(options.config)
-    clock = SystemClock()
+    memory = Path(loaded.settings.paths.runtime_dir) / "clock"
+    clock = SystemClock(witness=Witness(memory=memory))
     set_up(loaded.settings.journal, clock=clock)
     stop, reload = threading.Event(), threading.Event()
     stop_at_signals(stop, reload)

@@ -9,11 +9,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from kiosk.clock import SystemClock
 from kiosk.config import Settings
 from kiosk.control import ask, daemon_listens
 from kiosk.decide.gallery import Gallery
-from kiosk.state import State, open_card, open_state
+from kiosk.errors import UserError
+from kiosk.state import OUTBOX_FILE, State, open_card, open_state
+from kiosk.untold import kept_for_the_daemon
 
 if TYPE_CHECKING:
     from kiosk.outbox.operations import Operation
@@ -32,22 +36,41 @@ Ask = Callable[..., dict[str, Any]]
 
 def perform(settings: Settings, operation: str, **arguments: Any) -> dict[str, Any]:
     """Ask the daemon if one listens; otherwise open the state, which fails while it is held."""
-    with desk(settings) as ask_for:
+    with desk(settings, queue_only=operation.startswith("outbox")) as ask_for:
         return ask_for(operation, **arguments)
 
 
 @contextmanager
-def desk(settings: Settings) -> Iterator[Ask]:
-    """The same for several operations: without a daemon the state is held in between."""
+def desk(settings: Settings, *, queue_only: bool = False) -> Iterator[Ask]:
+    """The same for several operations: without a daemon the state is held in between.
+
+    `queue_only`: where there is no queue nothing is made; UserError says so.
+    """
     if daemon_listens(settings.paths.runtime_dir):
         yield partial(ask, settings.paths.runtime_dir)
         return
-    state = open_state(settings)
-    try:
-        with _queue(state) as outbox:
-            yield partial(_on_files, settings, state, outbox)
-    finally:
-        state.close()
+    folder = Path(settings.paths.state_dir)
+    if queue_only and not (folder / OUTBOX_FILE).exists():
+        raise UserError(
+            f"paths.state_dir {folder}: expected a kiosk's queue, there is none",
+            hint="mend the path, or start the kiosk once",
+        )
+    _tell(settings)
+    with kept_for_the_daemon(folder, SystemClock()):
+        state = open_state(settings)
+        try:
+            with _queue(state) as outbox:
+                yield partial(_on_files, settings, state, outbox)
+        finally:
+            state.close()
+
+
+def _tell(settings: Settings) -> None:
+    """What is found in the files is told on standard error, with all its facts."""
+    from kiosk.journal import set_up
+
+    quiet = msgspec.structs.replace(settings.journal, level="warning")
+    set_up(quiet, clock=SystemClock(), under_systemd=False)
 
 
 @contextmanager

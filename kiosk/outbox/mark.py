@@ -90,7 +90,7 @@ class Mark:
         self._buffer = mmap.mmap(-1, _SLOT_BYTES)
         self._generation = 0
         with self._errors_named():
-            content = path.read_bytes() if path.exists() else b""
+            content = _content(path)
             if len(content) != 2 * _SLOT_BYTES:
                 _make(path)
             self._open()
@@ -213,6 +213,20 @@ class Mark:
                 f"{self._path}: {error.strerror or error}; what is on disk is uncertain",
                 hint="restart, so that it is read anew; if it comes again, replace the card",
             ) from error
+
+
+def _content(path: Path) -> bytes:
+    """What the file holds, nothing where there is none; of an unreadable one that it was there.
+
+    Its second name keeps it for whoever wants to look: it is made anew.
+    """
+    try:
+        return path.read_bytes() if path.exists() else b""
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+    path.rename(path.with_name(f"{path.name}.unreadable"))
+    return b"unreadable"
 
 
 def _make(path: Path) -> None:

@@ -67,7 +67,7 @@ def _show(outbox: Outbox, event_id: Any) -> dict[str, Any]:
 
 def _export(outbox: Outbox, beyond: Any) -> dict[str, Any]:
     """A slice of the queue as messages; `beyond` of the reply asks for the next, None: no more."""
-    if not isinstance(beyond, int):
+    if not isinstance(beyond, int) or not 0 <= beyond < 1 << 62:
         raise UserError(f"beyond: expected a number, got {quoted(beyond)}")
     slice_ = outbox.export(_SLICE, beyond=beyond)
     return {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import itertools
-import shutil
+import os
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,6 +28,8 @@ _UNKNOWN_HIGHEST = 1 << 22
 # A damaged root makes every row of its table unreadable: that many refusals say so.
 _MOST_REFUSALS = 20_000
 _AT_A_TIME = 500
+# What a card loses it loses in such pieces, or in multiples of them.
+_BLOCK = 4096
 # A replacement that is complete: nothing but its name is to be done.
 _READY = "ready"
 _KEPT_LOG = "-wal.kept"
@@ -66,7 +68,7 @@ def salvage(path: Path, bodies: Bodies, *, stamp: str) -> Salvaged:
         # SQLite changes what it opens: what is set aside stays as it was found.
         for source, target in zip((path, log), _files(copy), strict=True):
             if source.exists():
-                shutil.copyfile(source, target)
+                _copy_readable(source, target)
         found = _rebuild(new, copy, bodies, aside)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -87,6 +89,20 @@ def salvage(path: Path, bodies: Bodies, *, stamp: str) -> Salvaged:
     sync_folder(path.parent)
     finish(path)
     return found
+
+
+def _copy_readable(source: Path, target: Path) -> None:
+    """Copy a file; a block that the card does not give back any more is zeros."""
+    with source.open("rb", buffering=0) as reading, target.open("wb") as writing:
+        size = os.fstat(reading.fileno()).st_size
+        for at in range(0, size, _BLOCK):
+            try:
+                block = os.pread(reading.fileno(), _BLOCK, at)
+            except OSError as error:
+                if error.errno != errno.EIO:
+                    raise
+                block = bytes(min(_BLOCK, size - at))
+            writing.write(block)
 
 
 def finish(path: Path) -> None:

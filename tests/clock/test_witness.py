@@ -115,3 +115,24 @@ def test_across_boots_only_proven_times_compare(trust):
     other = Stamp(130_000, S, "b-2", Trust.SYNCED)
     assert comparable(here, other) is (trust in {Trust.SYNCED, Trust.CORRECTED})
     assert elapsed_s(here, other) == 30.0
+
+
+def test_a_restart_does_not_vouch_for_a_clock_set_by_hand(tmp_path):
+    """The offset of the first look at a synchronisation is kept below /run; without it, trusted."""
+    file, memory = tmp_path / "synchronized", tmp_path / "memory"
+    file.touch()
+    assert Witness(file, ask_kernel=False, memory=memory).vouches(0)
+    day_ns = 86_400 * 10**9
+    assert not Witness(file, ask_kernel=False, memory=memory).vouches(day_ns)
+    assert Witness(file, ask_kernel=False).vouches(day_ns)
+    os.utime(file, ns=(1, 1))
+    assert Witness(file, ask_kernel=False, memory=memory).vouches(day_ns)
+
+
+def test_a_memory_that_says_something_else_is_none(tmp_path):
+    """Whatever lies there, or where nothing can be written: the kiosk starts."""
+    file, memory = tmp_path / "synchronized", tmp_path / "memory"
+    file.touch()
+    memory.write_text("x")
+    assert Witness(file, ask_kernel=False, memory=memory).vouches(5)
+    assert Witness(file, ask_kernel=False, memory=tmp_path / "no" / "where").vouches(5)

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import logging
 import random
 import shutil
 import stat
@@ -18,7 +19,7 @@ from kiosk.identity import leave_for_recovery
 from kiosk.outbox.operations import operations
 from kiosk.outbox.store import Outbox
 from kiosk.state import open_state
-from kiosk.types import Direction, Embedding, Punch
+from kiosk.types import Direction, Embedding, Punch, Stamp, Trust
 from kiosk.vault import recovery_pair
 from kiosk.wire import message
 from kiosk.wire.eventid import new_event_id
@@ -241,3 +242,31 @@ def test_what_opens_no_card_is_named(kiosk, config, dead, tmp_path, wrong):
     ] in err
     assert not file.exists()
     assert {*before, "lock"} >= {path.name for path in card.iterdir()} - {"kiosk.toml"}
+
+
+def test_an_alarm_that_a_command_finds_first_reaches_the_daemons_journal(tmp_path, caplog):
+    """Whoever looks first must not be the only one to learn that punches are gone."""
+    from kiosk import untold
+
+    class Clock:
+        def now(self):
+            return Stamp(1_790_000_000_000, 1, "boot", Trust.SYNCED)
+
+    log = logging.getLogger("kiosk.outbox.opening")
+    with untold.kept_for_the_daemon(tmp_path, Clock()):
+        log.critical("outbox.lost", extra={"fields": {"first": 1, "last": 33}})
+        log.warning("outbox.cut_short")
+    log.critical("outbox.lost", extra={"fields": {"first": 34}})
+    with (tmp_path / untold.FILE).open("ab") as file:
+        file.write(b'{"event": "outb')
+    assert (tmp_path / untold.FILE).stat().st_mode & 0o777 == 0o600
+    caplog.clear()
+    untold.tell(tmp_path)
+    first, second = caplog.records
+    assert first.message == "outbox.lost"
+    assert first.fields["last"] == "33"
+    assert first.fields["found_at_ms"] == 1_790_000_000_000
+    assert second.message == "journal.alarm_unreadable"
+    caplog.clear()
+    untold.tell(tmp_path)
+    assert caplog.records == []

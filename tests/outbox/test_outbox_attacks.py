@@ -1,5 +1,6 @@
 """What somebody who wanted to break the queue broke once, each shown to hold now."""
 
+import errno
 import json
 import os
 import sqlite3
@@ -163,3 +164,55 @@ def test_a_damaged_queue_on_a_full_disk_starts(tmp_path, vault, clock, device, p
         outbox.close(10.0)
     finally:
         assert command("umount", folder).returncode == 0
+
+
+class Unreadable:
+    """The card does not give back one block of one file: reads that touch it fail with EIO."""
+
+    def __init__(self, monkeypatch, path, block):
+        self.path, pread, read_bytes = path, os.pread, Path.read_bytes
+
+        def failing_pread(descriptor, size, at):
+            name = str(Path(f"/proc/self/fd/{descriptor}").readlink())
+            if name == str(path) and at // 4096 == block:
+                raise OSError(errno.EIO, "Input/output error")
+            return pread(descriptor, size, at)
+
+        def failing_read(file):
+            if file == path and self.path is not None:
+                raise OSError(errno.EIO, "Input/output error")
+            return read_bytes(file)
+
+        monkeypatch.setattr(os, "pread", failing_pread)
+        monkeypatch.setattr(Path, "read_bytes", failing_read)
+
+
+def test_a_block_that_cannot_be_read_costs_what_is_on_it(build, punches, path, monkeypatch):
+    """Salvage copies what the card still gives back, zeros for the rest, and starts."""
+    outbox = build()
+    outbox.start()
+    for _ in range(30):
+        outbox.put(punches.make())
+    outbox._owner.ask(lambda: outbox._queue.mark.stand(Standing.DAMAGED))
+    outbox._owner.close(lambda: None, 10.0)
+    Unreadable(monkeypatch, path, 1000)
+    outbox = build()
+    outbox.start()
+    assert outbox.status().pending == 30
+    outbox.close(10.0)
+
+
+def test_a_mark_that_cannot_be_read_is_made_anew(build, punches, path, monkeypatch, caplog):
+    """It is set aside under another name; whether anything was lost is told as unknown."""
+    outbox = build()
+    outbox.start()
+    outbox.put(punches.make())
+    outbox.close(10.0)
+    mark = path.parent / "outbox.mark"
+    Unreadable(monkeypatch, mark, 0)
+    outbox = build()
+    outbox.start()
+    assert outbox.status().pending == 1
+    outbox.close(10.0)
+    assert (path.parent / "outbox.mark.unreadable").exists()
+    assert "outbox.mark_lost" in [record.message for record in caplog.records]

@@ -3,12 +3,15 @@
 import os
 import stat
 
+import numpy as np
 import pytest
 
 from kiosk.config import Paths, Server, Settings
-from kiosk.errors import KioskError
+from kiosk.decide.gallery import Gallery, Template
+from kiosk.errors import KioskError, VaultError
 from kiosk.health import examine
 from kiosk.state import open_state
+from kiosk.types import Embedding
 
 
 @pytest.fixture
@@ -70,3 +73,26 @@ def test_doctor_tells_of_loose_folders(tmp_path):
     for what in ("state folder", "runtime folder"):
         assert found[what].verdict == "failed"
         assert "0777" in found[what].found
+
+
+def test_a_damaged_gallery_is_put_back_from_its_copy(tmp_path, caplog):
+    """One flipped bit must not keep a kiosk from its people, nor from its queue."""
+    paths = Paths(state_dir=str(tmp_path / "state"), runtime_dir=str(tmp_path / "run"))
+    state = open_state(Settings(server=Server("https://a.example"), paths=paths))
+    embedding = Embedding.of(np.random.default_rng(1).standard_normal(192), "space")
+    state.save_gallery(Gallery([Template("anna", embedding, "picture")]))
+    sealed = tmp_path / "state" / "gallery.sealed"
+    damaged = bytearray(sealed.read_bytes())
+    damaged[40] ^= 1
+    sealed.write_bytes(damaged)
+    with pytest.raises(VaultError):
+        state.load_gallery()
+    assert list(state.gallery_or_nobody().people()) == ["anna"]
+    assert list(state.load_gallery().people()) == ["anna"]
+    for name in ("gallery.sealed", "gallery.copy"):
+        (tmp_path / "state" / name).write_bytes(damaged)
+    assert list(state.gallery_or_nobody().people()) == []
+    with pytest.raises(VaultError):
+        state.save_gallery(Gallery([]))
+    assert [r.message for r in caplog.records] == ["gallery.healed", "gallery.unreadable"]
+    state.close()
