@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 SPREAD := --numprocesses logical --maxprocesses 4 --dist loadfile
 SOURCES := pyproject.toml $(shell find kiosk models -type f -not -name '*.pyc' 2>/dev/null)
 
-.PHONY: help run test test-arm test-faults lint bench models check-tools
+.PHONY: help run test test-arm test-faults soak lint bench models check-tools
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -24,6 +24,9 @@ test-arm: $(VENV)/dev.stamp ## the shipped models on an emulated Pi 4 and Pi 5 (
 
 test-faults: $(VENV)/dev.stamp ## power cuts, kills, errors, damage, all of them (as root: installs strace, xfsprogs)
 	@$(BIN)/pytest -m "faults or not faults" $(or $(T),tests/faults)
+
+soak: $(VENV)/dev.stamp ## hours at the camera's pace, nothing may grow (SHORT=1: two minutes)
+	@PYTHONPATH=tests $(BIN)/python -m bench.idle soak $(if $(SHORT),120,7200)
 
 lint: $(VENV)/dev.stamp ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kiosk import untold
+from kiosk.aim import Aim
 from kiosk.board import read_board
 from kiosk.capture.camera import open_camera
 from kiosk.capture.slot import FrameSlot
@@ -313,14 +314,11 @@ class Kiosk:
     def _settled(self, envelope: Envelope, receipt: Receipt) -> None:
         self._logbook.answered(envelope.event_id, receipt.status.value)
 
-    def _inspect(self) -> dict[str, Any]:
-        self._outbox.inspect()
-        return {"inspecting": True}
-
     def _handlers(self) -> dict[str, Callable[[dict[str, Any]], dict[str, Any]]]:
+        aim = Aim(lambda: self._reception.view, self._lookout.somebody, self._page, self._clock)
         return {
             "status": lambda _: self._standing.document(),
-            "inspect": lambda _: self._inspect(),
+            "aim": lambda _: aim.look(),
             **operations(self._outbox),
             **self._people.handlers(),
         }

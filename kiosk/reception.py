@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
+from kiosk.aim import View
 from kiosk.clock import NS_PER_S, Clock
 from kiosk.config import Recognition, Settings
 from kiosk.decide.gallery import Gallery
@@ -91,6 +92,8 @@ class Reception:
         self._screen, self._logbook, self._clock, self._rng = screen, logbook, clock, rng
         self._direction = direction_of(settings)
         self._sends_unknown = rules.unknown == "send"
+        self.view: View | None = None
+        """What the last frame showed."""
         self.threshold = self._threshold_of(rules)
         self.policy = Policy(
             rules,
@@ -125,6 +128,7 @@ class Reception:
             self._logbook.time("match", (decided - seen) * 1000 / NS_PER_S)
             self._logbook.time("frame to decision", (decided - began) * 1000 / NS_PER_S)
         self._logbook.count("frames")
+        self.view = _view_of(frame, sightings)
         self._act_on(decisions, frame.seen)
         return bool(sightings)
 
@@ -226,3 +230,11 @@ class Reception:
             event_id=event_id,
         )
         self._logbook.visit(visit)
+
+
+def _view_of(frame: Frame, sightings: Sequence[Sighting]) -> View:
+    height, width = frame.pixels.shape[:2]
+    if not sightings:
+        return View(width, height, frame.seen.boottime_ns)
+    face = max(sightings, key=lambda one: one.box[2] * one.box[3])
+    return View(width, height, frame.seen.boottime_ns, round(min(face.box[2:])), face.quality)

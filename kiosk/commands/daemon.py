@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import faulthandler
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -26,6 +27,17 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     check = commands.add_parser("self-check", help="have the running daemon check itself")
     add_config(check)
     check.set_defaults(action=self_check)
+    aiming = commands.add_parser("aim", help="how the face before the camera is seen, live")
+    add_config(aiming)
+    add_json(aiming)
+    aiming.add_argument(
+        "--times",
+        type=int,
+        default=-1,
+        metavar="N",
+        help="tell N times, then end; without: for ever",
+    )
+    aiming.set_defaults(action=aim)
     status = commands.add_parser("status", help="what the running daemon says of itself")
     add_config(status)
     add_json(status)
@@ -63,6 +75,28 @@ def run_daemon(options: argparse.Namespace) -> int:
     ).run(stop)
 
 
+def aim(options: argparse.Namespace) -> int:
+    """Tell twice a second how the face before the camera is seen, until Ctrl-C."""
+    from kiosk.aim import line
+    from kiosk.clock import SystemClock
+    from kiosk.control import ask
+
+    folder = settings_of(options).paths.runtime_dir
+    clock, never = SystemClock(), threading.Event()
+    left = options.times
+    while left != 0:
+        said = ask(folder, "aim")
+        if options.json:
+            say_json(said)
+        else:
+            say(line(said))
+        sys.stdout.flush()
+        left -= 1
+        if left:
+            clock.wait(never, _LOOK_S)
+    return 0
+
+
 def self_check(options: argparse.Namespace) -> int:
     """Have the running daemon read its whole queue; 1 unless all is as it should be.
 
@@ -72,7 +106,7 @@ def self_check(options: argparse.Namespace) -> int:
     from kiosk.control import ask
 
     folder = settings_of(options).paths.runtime_dir
-    ask(folder, "inspect")
+    ask(folder, "outbox.inspect")
     clock, never = SystemClock(), threading.Event()
     status = ask(folder, "status")
     # A million events take a minute; what takes longer than hours hangs, and the unit ends it.

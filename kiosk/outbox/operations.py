@@ -24,12 +24,19 @@ def operations(outbox: Outbox) -> Mapping[str, Operation]:
     """The operations by name; a request and its reply are JSON objects."""
     return {
         "outbox": lambda _: status_document(outbox.status()),
+        "outbox.inspect": lambda _: _inspect(outbox),
         "outbox.list": lambda request: _list(outbox, request["limit"]),
         "outbox.show": lambda request: _show(outbox, request["event"]),
         "outbox.export": lambda request: _export(outbox, request["beyond"]),
         "outbox.quarantine": lambda _: _quarantine(outbox),
         "outbox.retry": lambda request: _retry(outbox, request["events"]),
     }
+
+
+def _inspect(outbox: Outbox) -> dict[str, Any]:
+    """Begin to read the whole queue anew."""
+    outbox.inspect()
+    return {"inspecting": outbox.inspecting}
 
 
 def _quarantine(outbox: Outbox) -> dict[str, Any]:

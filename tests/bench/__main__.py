@@ -18,7 +18,7 @@ def main() -> None:
     rows = [*embedders.rows(), *accuracy.rows(), *large.rows()]
     decision.tell()
     # A process of its own: the daemon has no LiteRT and no scikit-learn.
-    for part in ("bench.memory", "bench.outbox"):
+    for part in ("bench.memory", "bench.outbox", "bench.idle"):
         subprocess.run([sys.executable, "-m", part], check=True)
     print(f"\n{machine.name()}, one thread, best of many in turns\n")
     print("\n".join(table.lines(rows)))

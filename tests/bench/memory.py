@@ -40,6 +40,7 @@ def settings_in(folder, page_port=0):
             width=640,
             height=480,
             frames_per_s=60.0,
+            motion_gate=False,
             replay=tuple(Replay(str(PEOPLE / f"{n}.jpg"), zoom=1.5) for n in ("obama", "biden")),
             replay_loops=0,
         ),
