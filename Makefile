@@ -59,5 +59,11 @@ $(VENV)/run.stamp: $(SOURCES) $(VENV)/run.lock.stamp
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --force-reinstall .
 	@touch $@
 
-$(VENV)/dev.stamp: $(VENV)/dev.lock.stamp $(VENV)/run.stamp
+# picamera2 itself, without what a Pi's own packages bring: its code is run over stubs of those.
+$(VENV)/picamera.stamp: deploy/locks/picamera.txt | $(VENV)/bin/python
+	@rm -rf $(VENV)/picamera
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes --target $(VENV)/picamera -r deploy/locks/picamera.txt
+	@touch $@
+
+$(VENV)/dev.stamp: $(VENV)/dev.lock.stamp $(VENV)/picamera.stamp $(VENV)/run.stamp
 	@touch $@

@@ -7,7 +7,9 @@ behind in picamera2's queue is flushed.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import threading
 from concurrent.futures import CancelledError
 from enum import Enum
@@ -83,7 +85,7 @@ class PiCamera:
 
     def _started(self, make: Any, number: int) -> Any:
         try:
-            camera = make(number)
+            camera = _made(make, number)
         except (RuntimeError, IndexError, OSError) as error:
             raise CameraError(
                 f"{self.name}: a camera expected, {error}",
@@ -169,6 +171,23 @@ class PiCamera:
             facts = {"device": self.name, "reason": str(error)}
             # It is let go all the same; opening it again will tell whether it is free.
             log.warning("camera.not_closed", extra={"fields": facts})
+
+
+def _made(kind: Any, number: int) -> Any:
+    """A Picamera2; one that fails to begin leaves nothing open.
+
+    picamera2 0.3.38 makes a pipe first and forgets it when what follows fails: a camera that is
+    not there would cost a descriptor at every try, and a thousand of them the daemon.
+    """
+    camera = kind.__new__(kind)
+    try:
+        camera.__init__(number)
+    except Exception:
+        with contextlib.suppress(AttributeError, OSError):
+            camera.notifymeread.close()
+            os.close(camera.notifyme_w)
+        raise
+    return camera
 
 
 class _Came(Enum):

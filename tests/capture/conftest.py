@@ -170,7 +170,8 @@ class Ribbon:
 
     def module(self):
         module = types.ModuleType("picamera2")
-        module.Picamera2 = lambda number=0: _Picamera2(self, number)
+        begin = lambda camera, number=0: _Picamera2.__init__(camera, self, number)  # noqa: E731
+        module.Picamera2 = type("Picamera2", (_Picamera2,), {"__init__": begin})
         module.MappedArray = _MappedArray
         return module
 
