@@ -7,6 +7,7 @@ import logging
 import random
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from kiosk.feedback.page import Page
 from kiosk.journal import set_up
 from kiosk.logbook import Logbook
 from kiosk.lookout import Lookout
-from kiosk.metrics import MetricsFile
+from kiosk.metrics_port import figures
 from kiosk.notify import Notifier
 from kiosk.outbox.operations import operations
 from kiosk.outbox.store import Outbox
@@ -245,14 +246,10 @@ class Kiosk:
         self._thread("upkeep", lambda: self._upkeep.run(self._stop))
         if self._settings.server.heartbeat_s:
             self._thread("heartbeat", lambda: self._mail.heart.run(self._stop))
-        if self._settings.metrics.file:
-            metrics = MetricsFile(
-                Path(self._settings.metrics.file),
-                self._standing.document,
-                self._clock,
-                beat=self._pulse.beat,
-            )
-            self._thread("metrics", lambda: metrics.run(self._stop))
+        beat = self._pulse.beat
+        document = self._standing.document
+        for name, run in figures(self._settings.metrics, document, self._clock, beat):
+            self._thread(name, partial(run, self._stop))
         self._await_camera()
         self._tell_ready()
 

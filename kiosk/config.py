@@ -178,6 +178,8 @@ class Metrics(Struct, frozen=True, forbid_unknown_fields=True):
 
     file: Annotated[str, Meta(max_length=500, pattern=r"^$|\.prom$")] = ""
     """For node_exporter's textfile collector, which takes names in .prom; "" for none."""
+    port: Annotated[int, Meta(ge=0, le=65535)] = 0
+    """The same at http://127.0.0.1:PORT/metrics; 0 serves none."""
 
 
 class Limits(Struct, frozen=True, forbid_unknown_fields=True):
