@@ -19,6 +19,7 @@ from kiosk.files import pem_problem
 
 _OTHER = 300
 _REFUSED = 400
+_UNKNOWN = 404
 _BROKEN = 500
 
 
@@ -49,7 +50,8 @@ def reach(server: Server) -> str:
             f"{server.url}: expected an answer of the server's own, got status {status}",
             hint="a redirect may be a captive portal's; otherwise see the server's log",
         )
-    return f"{server.url}: answers (status {status})"
+    unknown = ": a plain server has no /healthz, but a wrong path looks the same"
+    return f"{server.url}: answers (status {status})" + (unknown if status == _UNKNOWN else "")
 
 
 def _connected(server: Server, host: str, port: int) -> socket.socket:
