@@ -57,6 +57,8 @@ _DECIDE_S = 25.0
 # The camera has its own, shorter deadlines for every step of its first attempt.
 _FIRST_LOOK_S = 30.0
 _GLANCE_S = 0.02
+# Longer than the queue's own deadline for opening.
+_SALVAGE_S = 960.0
 
 
 class Kiosk:
@@ -71,7 +73,7 @@ class Kiosk:
         self._stop = threading.Event()
         self._failed: str | None = None
         self._workers: list[Worker] = []
-        self._wakers: list[tuple[str, Callable[[], None]]] = []
+        self._wakers: list[tuple[str, Callable[[], object]]] = []
         self._last = contextlib.ExitStack()
         self._began_ns = clock.boottime_ns()
         self._pulse = Pulse(clock)
@@ -224,6 +226,8 @@ class Kiosk:
         )
 
     def _begin(self) -> None:
+        # A damaged queue of years is salvaged for minutes.
+        self._notifier.takes(_SALVAGE_S)
         self._outbox.start()
         self._state.keep_spare()
         self._last.callback(self._close_outbox)

@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 class Worker:
     """A thread that says when it has ended; `error` is what its body raised, if it did."""
 
-    def __init__(self, name: str, body: Callable[[], None]) -> None:
+    def __init__(self, name: str, body: Callable[[], object]) -> None:
         self.name = name
         self.ended = threading.Event()
         self.error: Exception | None = None

@@ -149,7 +149,7 @@ class JournalHandler(logging.Handler):
 
 def _may_repeat(entry: Entry) -> bool:
     """Whether saying it again is saying nothing: a visit, an event is always somebody's own."""
-    is_own = "event_id" in entry.fields or entry.event.startswith(("visit.", "journal."))
+    is_own = "event_id" in entry.fields or entry.event.startswith(("visit.", "journal.", "board."))
     return logging.WARNING <= entry.level < logging.CRITICAL and not is_own
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from kiosk.config import Paths, Settings, load
+from kiosk.config import Paths, Settings, check, load
 from kiosk.errors import ConfigError, KioskError, VaultError
 from kiosk.files import read_toml
 from kiosk.vault import write_atomic
@@ -52,9 +53,11 @@ def keep(path: Path, state_dir: Path) -> None:
     """Keep a configuration that checks, as it is in the file, beside the queue."""
     try:
         text = path.read_bytes()
+        # It may have been saved once more since it was read: only what checks is worth keeping.
+        check(tomllib.loads(text.decode()), str(path))
         if not (state_dir / FILE).exists() or (state_dir / FILE).read_bytes() != text:
             write_atomic(state_dir / FILE, text)
-    except (OSError, VaultError) as error:
+    except (OSError, ValueError, ConfigError, VaultError) as error:
         # A full disk for instance: the one kept before stays.
         facts = {"reason": str(error)}
         log.warning("config.not_kept", extra={"fields": facts})

@@ -55,9 +55,12 @@ class Lookout:
         """Of so many frames one is looked at; more than 1 while the board is hot."""
         self._number = 0
         self._stuck = self._mute = 0
+        # What hangs may hold the device: then no opening in this process can succeed.
+        self._left_behind = False
         self._blind_ns: int | None = None
         self._verdict = Verdict.GOOD
-        self._dark_reopened = False
+        self._doubt = False
+        """Opened anew because of its pictures, and none has come since that proves it well."""
         self._slow_ns: int | None = None
         self._slow_told = False
 
@@ -90,7 +93,7 @@ class Lookout:
                 self._count(error)
             finally:
                 self._beat("closes the camera", _OPEN_S)
-                self._camera.close()
+                self._left_behind |= not self._camera.close()
             wait_s = _REOPEN_WAITS_S[min(failures, len(_REOPEN_WAITS_S) - 1)]
             self._beat("waits to open the camera again", wait_s + _SLACK_S)
             self._clock.wait(stop, wait_s)
@@ -101,7 +104,6 @@ class Lookout:
         self._camera.open()
         self._scrutiny.begin()
         self._gate.begin()
-        self._stuck = 0
         self._mute += 1
         timeout_s = self._settings.frame_timeout_s
         while not stop.is_set():
@@ -127,21 +129,22 @@ class Lookout:
     def _weigh(self) -> None:
         """What the verdict on the frame that was read means for the camera."""
         if self._verdict is Verdict.GOOD:
-            # The first black ones after an opening are not judged yet, and no recovery.
-            if self._scrutiny.lit:
-                self._dark_reopened = False
-            if not self._dark_reopened:
+            # The first ones after an opening are not judged yet, and no recovery.
+            if self._scrutiny.lively:
+                self._doubt = False
+            if not self._doubt:
                 self._seeing()
-        elif self._verdict is Verdict.DARK and self._dark_reopened:
+        elif self._verdict is Verdict.DARK and self._doubt:
             # It was opened anew and is black still: what is missing is light.
             self._without_light()
         else:
-            self._dark_reopened = self._verdict is Verdict.DARK
+            self._doubt = True
             raise CameraError(f"{self._camera.name}: a picture expected, got {self._verdict.value}")
 
     def _count(self, error: CameraError) -> None:
         """Raise when the ladder's last rung in this process is reached."""
-        self._stuck = self._stuck + 1 if isinstance(error, CameraStuckError) else 0
+        is_stuck = isinstance(error, CameraStuckError) or self._left_behind
+        self._stuck = self._stuck + 1 if is_stuck else 0
         worked = self.rate.age_s(self._clock.boottime_ns()) is not None
         if self._stuck >= _MOST_STUCK or (worked and self._mute >= _MOST_MUTE):
             raise CameraStuckError(
@@ -189,7 +192,8 @@ class Lookout:
             log.warning("camera.recovered", extra={"fields": fields})
             self._show(NoticeKind.IDLE)
         self._blind_ns = None
-        self._mute = 0
+        self._stuck = self._mute = 0
+        self._left_behind = False
         self.state = "running"
         self._compare_rate(now_ns)
 

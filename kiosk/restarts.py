@@ -68,7 +68,8 @@ def begin(past: Past, boot_id: str, now_ns: int) -> Beginning:
     cause = past.ending or "killed"
     # One that was killed while it waited has not lived at all.
     lived_s = max(0.0, (now_ns - past.began_ns) / NS_PER_S - past.paused_s)
-    is_hasty = cause not in GOOD_ENDS and lived_s < _GOOD_S
+    # A run that renews itself at once would do so for ever: its limit is set wrongly.
+    is_hasty = cause != "stopped" and lived_s < _GOOD_S
     hasty = past.hasty + 1 if is_hasty else 0
     pause_s = max(0.0, _STEPS_S[min(hasty, len(_STEPS_S)) - 1] - lived_s) if hasty else 0.0
     causes = {**past.causes, cause: past.causes.get(cause, 0) + 1}

@@ -46,8 +46,12 @@ class Camera(Protocol):
         """
         ...
 
-    def close(self) -> None:
-        """Let go; harmless when it is not open. What hangs is named in the journal."""
+    def close(self) -> bool:
+        """Let go; harmless when it is not open.
+
+        False where a call into the driver hangs and was left behind, which is named in the
+        journal: it may hold the device for as long as this process lives.
+        """
         ...
 
 

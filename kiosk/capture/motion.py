@@ -16,9 +16,11 @@ from kiosk.clock import NS_PER_S
 from kiosk.types import Pixels
 
 _CELLS = (64, 36)
-# Grey levels by which a cell must differ, and the share of all cells that must: a face of the
-# least size that is recognised covers 0.9 % of a 16:9 picture.
-_LEVELS = 10.0
+# Grey levels by which a cell must differ: five times the noise that the cells have now, for in
+# little light a face differs by three. And the share of all cells that must: a face of the least
+# size that is recognised covers 0.9 % of a 16:9 picture.
+_LEAST_LEVELS, _MOST_LEVELS = 2.0, 10.0
+_NOISES, _ROUNDING = 6.0, 1.0
 _SHARE = 0.006
 # Of what is new, so much is taken into the average with each second that passes.
 _PER_SECOND = 0.35
@@ -73,5 +75,7 @@ def _moves(
     The middle one of the ratios is that of the light: whoever comes covers fewer than half.
     """
     gain = np.float32(np.median((cells + 8.0) / (average + 8.0)))
-    changed = np.abs(cells - ((average + 8.0) * gain - 8.0)) > _LEVELS
-    return bool(changed.mean() >= _SHARE)
+    away = np.abs(cells - ((average + 8.0) * gain - 8.0))
+    # The middle one is noise: whoever comes covers fewer than half of the cells.
+    levels = np.clip(_NOISES * np.median(away) + _ROUNDING, _LEAST_LEVELS, _MOST_LEVELS)
+    return bool((away > levels).mean() >= _SHARE)

@@ -160,17 +160,19 @@ class PiCamera:
             f"{self.name}: a new frame within {timeout_s:g} s expected, {reason}", hint=_HINT
         )
 
-    def close(self) -> None:
+    def close(self) -> bool:
         """End a read that waits, then close; what hangs in the kernel is named and left behind."""
         session, self._session = self._session, None
         if session is None:
-            return
+            return True
         try:
             within(_CLOSE_S, f"close {self.name}", session.close, discard=lambda _: None)
         except (CameraError, RuntimeError, OSError) as error:
             facts = {"device": self.name, "reason": str(error)}
             # It is let go all the same; opening it again will tell whether it is free.
             log.warning("camera.not_closed", extra={"fields": facts})
+            return False
+        return True
 
 
 def _made(kind: Any, number: int) -> Any:

@@ -74,10 +74,11 @@ class ReplayCamera:
             return None
         return Frame(pixels, seen, self.name)
 
-    def close(self) -> None:
+    def close(self) -> bool:
         """End a read that waits, and forget where it was."""
         self._closed.set()
         self._frames = None
+        return True
 
     def _next(self, frames: Iterator[Pixels]) -> Pixels:
         try:

@@ -32,27 +32,32 @@ class Scrutiny:
 
     def __init__(self) -> None:
         self._last: Pixels | None = None
+        self._begun = True
         self._changed_ns = 0
         self._light_ns = 0
-        self.lit = True
-        """Whether the last picture was not black."""
+        self.lively = True
+        """Whether the last picture was not black, and another one than that before it."""
 
     def begin(self) -> None:
-        """The camera was opened anew: what came before says nothing of it."""
-        self._last = None
+        """The camera was opened anew, and has its time again; what it showed last is remembered."""
+        self._begun = True
 
     def judge(self, grey: Pixels, now_ns: int) -> Verdict:
         """The verdict with this picture, uint8 (height, width), taken into account."""
         last, self._last = self._last, grey
-        self.lit = int(grey.max()) >= _DARK_LEVEL
-        if last is None:
+        lit = int(grey.max()) >= _DARK_LEVEL
+        resized = last is not None and last.shape != grey.shape
+        changed = last is None or resized or not np.array_equal(last, grey)
+        self.lively = lit and changed
+        if self._begun:
+            self._begun = False
             self._changed_ns = self._light_ns = now_ns
             return Verdict.GOOD
-        if last.shape != grey.shape:
+        if resized:
             return Verdict.RESIZED
-        if not np.array_equal(last, grey):
+        if changed:
             self._changed_ns = now_ns
-        if self.lit:
+        if lit:
             self._light_ns = now_ns
         if now_ns - self._light_ns >= _DARK_S * NS_PER_S:
             return Verdict.DARK

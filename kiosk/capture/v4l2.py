@@ -90,14 +90,16 @@ class V4L2Camera:
                 hint="check cable and USB port, and that no other program uses the camera",
             ) from error
 
-    def close(self) -> None:
+    def close(self) -> bool:
         """End the reading thread; one that hangs in the driver is named and left behind."""
         reader, self._reader = self._reader, None
-        if reader is not None and not reader.end(_CLOSE_S):
-            log.error(
-                "camera.stuck",
-                extra={"fields": {"call": f"read {self.name}", "waited_s": _CLOSE_S}},
-            )
+        if reader is None or reader.end(_CLOSE_S):
+            return True
+        log.error(
+            "camera.stuck",
+            extra={"fields": {"call": f"read {self.name}", "waited_s": _CLOSE_S}},
+        )
+        return False
 
     def _opened(self) -> cv2.VideoCapture:
         capture = cv2.VideoCapture(self.name, cv2.CAP_V4L2)

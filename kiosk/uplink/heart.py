@@ -62,8 +62,9 @@ class Heart:
             if not self._told(stop):
                 break
             wait_s = self._period_s * self._rng.uniform(0.9, 1.1)
-        while not self._clock.wait(stop, self._period_s):
-            self._beat("beats no more: the server does not know heartbeats", 2 * self._period_s)
+        while not stop.is_set():
+            self._beat("beats no more: the server knows no heartbeats", self._period_s + _SLACK_S)
+            self._clock.wait(stop, self._period_s)
 
     def _told(self, stop: threading.Event) -> bool:
         """Send one; whether there is any sense in the next."""

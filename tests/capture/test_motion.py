@@ -18,7 +18,7 @@ class Corridor:
         self.rng = np.random.default_rng(7)
         x, y = np.meshgrid(np.arange(SIZE[0]), np.arange(SIZE[1]))
         self.wall = (80 + 40 * np.sin(x / 25) + 20 * np.cos(y / 11)).astype(np.float32)
-        self.light = light
+        self.light, self.noise = light, 4.0
         self.ns = NS_PER_S
         self.gate = MotionGate()
 
@@ -26,7 +26,7 @@ class Corridor:
         picture = self.wall * self.light
         if person is not None:
             cv2.ellipse(picture, person, (9, 12), 0, 0, 360, level, -1)
-        picture = picture + self.rng.normal(0, 4, picture.shape)
+        picture = picture + self.rng.normal(0, self.noise, picture.shape)
         return np.clip(picture, 0, 255).astype(np.uint8)
 
     def see(self, seconds=0.1, person=None, **how):
@@ -59,6 +59,18 @@ def test_noise_wakes_nobody(asleep):
 def test_whoever_comes_opens_it_within_three_frames(asleep):
     """A head of the least size, at 10 frames a second: 0.3 s."""
     assert asleep.see(0.3, person=(80, 45))
+
+
+@pytest.mark.parametrize("light", [0.15, 0.3, 0.5])
+def test_whoever_comes_in_little_light_opens_it_too(light):
+    """A head a tenth brighter than a dark wall, as the camera's own noise lets it be seen."""
+    corridor = Corridor(light)
+    corridor.noise = 1.0
+    corridor.see(HOLD_S + 3.0)
+    assert not corridor.gate.awake
+    assert not corridor.see(60.0)
+    dark = float(corridor.wall[45, 80]) * light
+    assert corridor.see(0.3, person=(80, 45), level=dark * 1.1 + 3.0)
 
 
 def test_slow_light_is_no_motion(asleep):

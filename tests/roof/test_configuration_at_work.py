@@ -95,6 +95,14 @@ def test_a_reload_that_does_not_check_changes_nothing(reloader, place):
     assert "margin = 0.3" in (place.state / FILE).read_text()
 
 
+def test_what_was_saved_wrongly_meanwhile_is_not_kept(reloader, place):
+    """Between the read and the keeping somebody saved again: the last good one stays."""
+    reloader.made.ready()
+    place("[[[")
+    reloader.made.ready()
+    assert "a.example" in (place.state / FILE).read_text()
+
+
 def test_nobody_asks_nothing_is_read(reloader, place):
     """The file may be half written meanwhile."""
     place("[[[")

@@ -145,7 +145,7 @@ def stage(monkeypatch, hung, clock):
             raise CameraError("the test is over")
 
         camera = SimpleNamespace(
-            name="fake", open=lambda: None, read=read, close=wherever("camera", lambda: None)
+            name="fake", open=lambda: None, read=read, close=wherever("camera", lambda: True)
         )
         eyes = SimpleNamespace(
             space="space",

@@ -53,6 +53,7 @@ class Script:
     def __init__(self, clock, *steps, openings=()):
         self.clock, self.steps, self.openings = clock, list(steps), list(openings)
         self.opened = self.closed = 0
+        self.holds = False
         self.rng = np.random.default_rng(1)
 
     def open(self):
@@ -77,6 +78,7 @@ class Script:
 
     def close(self):
         self.closed += 1
+        return not self.holds
 
 
 class Screen:
@@ -147,7 +149,7 @@ def test_the_end_is_no_failure():
         ("freezing", [CameraError("a frame expected, none came")]),
         ("vanishing", [CameraError("nothing is there"), CameraError("nothing is there")]),
         ("black", [BLACK] * 21),
-        ("frozen picture", [FROZEN] * 51),
+        ("frozen picture", [FROZEN] * 52),
         ("another size", [SMALL]),
     ],
 )
@@ -206,6 +208,25 @@ def test_a_camera_that_worked_and_is_mute_ends_the_process():
     with pytest.raises(CameraStuckError):
         watch.run()
     assert watch.camera.opened == 5
+
+
+def test_what_a_close_left_behind_ends_the_process():
+    """It holds the device: every opening says another program has it, and none ever succeeds."""
+    taken = CameraError("another program has it")
+    watch = Watch(LIVE, CameraError("none came"), openings=[None, taken, taken, taken, taken])
+    watch.camera.holds = True
+    with pytest.raises(CameraStuckError, match="fresh one"):
+        watch.run()
+    assert watch.camera.opened == 3
+
+
+def test_a_picture_that_stays_frozen_is_no_recovery(caplog):
+    """Opened anew it shows the very same: the screen stays honest, and the process is renewed."""
+    watch = Watch(*[LIVE] * 9, *[FROZEN] * 500)
+    with pytest.raises(CameraStuckError):
+        watch.run()
+    assert told(caplog, "camera.recovered") == []
+    assert watch.screen.kinds.count(NoticeKind.IDLE) == 0
 
 
 def test_a_camera_that_never_was_there_is_a_state(caplog):

@@ -1,5 +1,6 @@
 """The figures on a port of loopback: for this machine only, one scrape at a time."""
 
+import contextlib
 import http.client
 import socket
 import threading
@@ -54,6 +55,18 @@ def test_who_says_nothing_holds_nobody_up(port):
     """A connection that stays silent is dropped within seconds; the next scrape is served."""
     with socket.create_connection(("127.0.0.1", port)):
         assert get(port)[0] == 200
+
+
+def test_who_drips_is_cut_off(port):
+    """Byte by byte a request would hold the one thread for ever, and the watchdog end the kiosk."""
+    pause = threading.Event()
+    with socket.create_connection(("127.0.0.1", port), HANG_S) as slow:
+        with contextlib.suppress(OSError):
+            for byte in b"GET /metrics HTTP/1.1\r\nX: " + b"y" * 20:
+                slow.sendall(bytes([byte]))
+                pause.wait(0.5)
+        assert slow.recv(1) == b""
+    assert get(port)[0] == 200
 
 
 def test_a_taken_port_is_named():

@@ -51,13 +51,21 @@ def test_a_good_run_forgives():
     assert (beginning.pause_s, beginning.past.hasty) == (0.0, 0)
 
 
-@pytest.mark.parametrize("ending", ["stopped", "restarted"])
-def test_who_was_asked_to_stop_need_not_wait(ending):
+def test_who_was_asked_to_stop_need_not_wait():
     """An operator who restarts it five times in a minute is not made to wait."""
     beginning = begin(Past(), BOOT, NS_PER_S)
     for _ in range(5):
-        beginning = lives(beginning.past, 1.0, ending)
-        assert (beginning.cause, beginning.pause_s) == (ending, 0.0)
+        beginning = lives(beginning.past, 1.0, "stopped")
+        assert (beginning.cause, beginning.pause_s) == ("stopped", 0.0)
+
+
+def test_one_that_renews_itself_at_once_slows_down():
+    """A memory limit below what it starts with would renew it every ten seconds for ever."""
+    beginning = begin(Past(), BOOT, NS_PER_S)
+    for _ in range(5):
+        beginning = lives(beginning.past, 10.0, "restarted")
+    assert beginning.pause_s == 22.0
+    assert lives(beginning.past, 86_400.0, "restarted").pause_s == 0.0
 
 
 def test_killed_while_it_waits_is_killed_all_the_same():

@@ -144,3 +144,10 @@ def test_each_line_of_the_page_runs(running, line):
 def test_the_page_has_lines():
     """The page is read at all."""
     assert len(ONE_LINERS) >= 8
+
+
+def test_a_start_may_ask_for_the_time_that_a_salvage_takes(running):
+    """The unit's own 90 s would end a start that has years of events to take over."""
+    source = (REPOSITORY / "kiosk/app.py").read_text()
+    assert "self._notifier.takes(_SALVAGE_S)" in source
+    assert running.machine.property("kiosk", "TimeoutStartUSec") == "1min 30s"

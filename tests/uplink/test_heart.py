@@ -33,7 +33,7 @@ class Clock:
         return self.stop.is_set()
 
 
-def beats(count, *outcomes):
+def beats(count, *outcomes, beat=lambda *_: None):
     """The heart after so many waits, with what each post met: None or an error."""
     stop, sent, left = threading.Event(), [], list(outcomes)
     clock = Clock(stop, count)
@@ -52,7 +52,7 @@ def beats(count, *outcomes):
         period_s=300.0,
         clock=clock,
         rng=random.Random(1),
-        beat=lambda *_: None,
+        beat=beat,
     )
     heart.run(stop)
     return heart, clock, sent
@@ -73,7 +73,13 @@ def test_it_beats_with_its_period_and_never_as_an_event():
 def test_a_server_without_the_route_is_asked_once(status, caplog):
     """Until the next start; the thread stays, and says that it waits."""
     caplog.set_level(logging.INFO)
-    _, _, sent = beats(5, UplinkPausedError("refused", status=status))
+    said = []
+    _, clock, sent = beats(
+        5, UplinkPausedError("refused", status=status), beat=lambda *step: said.append(step)
+    )
+    # Before each wait it says how long that takes, or the watchdog would end a healthy daemon.
+    assert [step[1] for step in said[-2:]] == [360.0, 360.0]
+    assert clock.waits[-1] == 300.0
     assert len(sent) == 1
     assert [record.message for record in caplog.records] == ["heartbeat.unknown"]
 
