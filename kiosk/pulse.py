@@ -11,7 +11,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kiosk.clock import NS_PER_S, Clock
@@ -79,6 +79,14 @@ class Pulse:
         """A thread has ended, as it may: nothing is asked of it any more."""
         with self._lock:
             self._steps.pop(thread, None)
+
+    def forgive(self, lost_ns: int) -> None:
+        """So much time has passed in which no thread could do anything: the machine slept."""
+        with self._lock:
+            self._steps = {
+                name: replace(step, until_ns=step.until_ns + lost_ns)
+                for name, step in self._steps.items()
+            }
 
     def overdue(self) -> list[Overdue]:
         """As of now."""

@@ -18,6 +18,8 @@ ROUND_S = 0.5
 # systemd advises half of what it gives; more often, so that a slow round costs nothing.
 _ALIVE_SHARE = 1 / 3
 _STATUS_S = 2.0
+# No round takes so long: the machine slept, or gave this process no time at all.
+_SLEPT_S = 10.0
 
 
 class Rests(Protocol):
@@ -52,6 +54,7 @@ class Supervisor:
         self._alive_s = (notifier.watchdog_s or 30.0) * _ALIVE_SHARE
         self._alive_ns = self._status_ns = -(10**18)
         self._hung: frozenset[str] = frozenset()
+        self._looked_ns = 0
 
     def look(self, workers: list[Worker]) -> str:
         """One round; the reason to end the process, "" for none."""
@@ -61,9 +64,17 @@ class Supervisor:
                 if not (worker.name == "capture" and self._camera.state == "ended"):
                     log.critical("thread.ended", extra={"fields": {"thread": worker.name}})
                     return f"{worker.name}: ended unasked"
+        self._forgive()
         self._alive(self._pulse.overdue())
         self._tell()
         return ""
+
+    def _forgive(self) -> None:
+        """Time since boot goes on while a machine sleeps, and its waits do not."""
+        now_ns, last_ns = self._clock.boottime_ns(), self._looked_ns
+        self._looked_ns = now_ns
+        if last_ns and now_ns - last_ns > _SLEPT_S * NS_PER_S:
+            self._pulse.forgive(now_ns - last_ns)
 
     def _alive(self, late: list[Overdue]) -> None:
         hung = frozenset(one.thread for one in late)

@@ -85,6 +85,17 @@ def test_a_thread_that_comes_back_is_welcome(scene, caplog):
     assert "thread.came_back" in [r.message for r in caplog.records]
 
 
+def test_a_machine_that_slept_is_forgiven(scene):
+    """An hour of suspend in the middle of a wait is no hang; a hang after it is one."""
+    scene.pulse.beat("waits for its next attempt", 360.0)
+    scene.rounds(10)
+    scene.clock.ns += 3600 * NS_PER_S
+    scene.rounds(300)
+    assert scene.notes == []
+    scene.rounds(60)
+    assert scene.notes == ["watchdog"]
+
+
 def worker(name):
     return SimpleNamespace(name=name, ended=SimpleNamespace(is_set=lambda: True))
 
