@@ -6,7 +6,7 @@ No picture is kept and none is shown: the measures that decide about a punch are
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from kiosk.clock import NS_PER_S, Clock
@@ -62,8 +62,7 @@ def document(view: View | None, now_ns: int) -> dict[str, Any]:
             "advice": ["stand where people will stand, and look at the camera"],
         }
     quality = view.quality
-    measures = ("size", "sharpness", "exposure", "pose", "edge")
-    face = {name: round(getattr(quality, name), 2) for name in measures}
+    face = {name: round(value, 2) for name, value in asdict(quality).items()}
     return {
         "frame": [view.width, view.height],
         "face": {"px": view.face_px, **face, "overall": round(quality.overall, 2)},

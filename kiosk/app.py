@@ -31,7 +31,7 @@ from kiosk.notify import Notifier
 from kiosk.outbox.operations import operations
 from kiosk.outbox.store import Outbox
 from kiosk.people import People
-from kiosk.pulse import Pulse
+from kiosk.pulse import QUEUE_S, Pulse
 from kiosk.reception import Reception
 from kiosk.reloading import Origin, Reloader
 from kiosk.restarts import Restarts, begun
@@ -52,8 +52,6 @@ _END_S = 1.9
 _LAST_S = 0.6
 # So long a thread waits for a frame before it looks whether it is to end.
 _FRAME_S = 0.5
-# Longer than the queue's own deadline for a commit, which then ends the process by itself.
-_DECIDE_S = 25.0
 # The camera has its own, shorter deadlines for every step of its first attempt.
 _FIRST_LOOK_S = 30.0
 _GLANCE_S = 0.02
@@ -298,10 +296,10 @@ class Kiosk:
 
     def _watch(self) -> None:
         while not self._stop.is_set():
-            self._pulse.beat("waits for a frame", _DECIDE_S)
+            self._pulse.beat("waits for a frame", QUEUE_S)
             frame = self._next_frame()
             if frame is not None:
-                self._pulse.beat("recognises", _DECIDE_S)
+                self._pulse.beat("recognises", QUEUE_S)
                 if self._reception.receive(frame):
                     self._lookout.somebody()
 

@@ -195,9 +195,9 @@ class ControlServer:
         with self._guard:
             self._closed = True
             for connection in self._served:
-                _shut(connection)
+                shut(connection)
         # A listener that is shut wakes its accept(); one that was never opened has nothing to shut.
-        _shut(self._listener)
+        shut(self._listener)
         self._listener.close()
         with contextlib.suppress(FileNotFoundError):
             if self._path.lstat().st_ino == self._inode:
@@ -337,7 +337,8 @@ def _exactly(
     return bytes(data)
 
 
-def _shut(connection: socket.socket) -> None:
+def shut(connection: socket.socket) -> None:
+    """End a connection under whoever reads it."""
     # What is not connected any more has nobody left to wake.
     with contextlib.suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)

@@ -5,9 +5,7 @@ One connection at a time, each within seconds: a scrape needs no more, and none 
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import socket
 import threading
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
@@ -18,6 +16,7 @@ from typing import Any
 from kiosk.address import is_loopback
 from kiosk.clock import Clock
 from kiosk.config import Metrics
+from kiosk.control import shut
 from kiosk.errors import UserError
 from kiosk.metrics import MetricsFile, exposition
 
@@ -37,7 +36,7 @@ class _Server(HTTPServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Answer within seconds as a whole, however slowly the other side drips."""
-        deadline = threading.Timer(_WHOLE_S, _shut, (request,))
+        deadline = threading.Timer(_WHOLE_S, shut, (request,))
         deadline.daemon = True
         deadline.start()
         try:
@@ -48,12 +47,6 @@ class _Server(HTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
         """A client that goes away in the middle is no fault of the kiosk's."""
         log.debug("metrics.client_gone")
-
-
-def _shut(request: socket.socket) -> None:
-    # Gone already, it has nobody left to wake.
-    with contextlib.suppress(OSError):
-        request.shutdown(socket.SHUT_RDWR)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -17,6 +17,8 @@ from pathlib import Path
 from kiosk.clock import NS_PER_S, Clock
 
 _FRAMES_TOLD = 4
+QUEUE_S = 25.0
+"""Longer than the queue's own deadline for an answer of the disk, which then ends the process."""
 
 
 @dataclass(frozen=True, slots=True)

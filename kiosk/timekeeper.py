@@ -9,14 +9,13 @@ from typing import Protocol
 
 from kiosk.clock import NS_PER_MS, NS_PER_S, Clock
 from kiosk.errors import OutboxFullError
+from kiosk.pulse import QUEUE_S
 from kiosk.types import Stamp, Trust
 
 log = logging.getLogger(__name__)
 
 _LOOK_S = 1.0
 _NOTE_S = 3600.0
-# Longer than the queue's own deadline for an answer of the disk.
-_ANSWER_S = 25.0
 
 
 class Notes(Protocol):
@@ -48,7 +47,7 @@ class Timekeeper:
         """Look every second until `stop` is set; OutboxError ends it."""
         self._tell(self._last, step_s=0.0)
         while True:
-            self._beat("compares the clock", _ANSWER_S)
+            self._beat("compares the clock", QUEUE_S)
             self.look()
             if self._clock.wait(stop, _LOOK_S):
                 return

@@ -8,11 +8,10 @@ from typing import Protocol
 
 from kiosk.clock import Clock
 from kiosk.outbox.ledger import OutboxStatus
+from kiosk.pulse import QUEUE_S
 
 _SOON_S = 0.05
 _LATER_S = 1.0
-# Longer than the queue's own deadline for an answer of the disk.
-_ANSWER_S = 25.0
 
 
 class Kept(Protocol):
@@ -61,7 +60,7 @@ class Upkeep:
     def run(self, stop: threading.Event) -> None:
         """Work until `stop`; raises OutboxBrokenError when the disk has failed meanwhile."""
         while not stop.is_set():
-            self._beat("asks the queue", _ANSWER_S)
+            self._beat("asks the queue", QUEUE_S)
             more = self._kept.tend()
             self.pending = self._kept.status().pending
             self._tell(cannot=bool(self._kept.cannot_record))

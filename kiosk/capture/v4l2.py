@@ -146,19 +146,20 @@ class _Came:
     data: Pixels
     seen: Stamp
 
-    @property
-    def _is_jpeg(self) -> bool:
-        return self.data.ndim == 1 or self.data.shape[0] == 1 or self.data.shape[1] == 1
-
     def grey(self) -> Pixels | None:
         """uint8 (height / 8, width / 8); None for what is damaged."""
-        if self._is_jpeg:
+        if _is_jpeg(self.data):
             return _decoded(self.data, cv2.IMREAD_REDUCED_GRAYSCALE_8)
         return np.ascontiguousarray(self.data[::8, ::8, 1])
 
     def pixels(self) -> Pixels | None:
         """uint8 (height, width, 3), BGR; None for what is damaged."""
-        return _decoded(self.data, cv2.IMREAD_COLOR) if self._is_jpeg else self.data
+        return _decoded(self.data, cv2.IMREAD_COLOR) if _is_jpeg(self.data) else self.data
+
+
+def _is_jpeg(data: np.ndarray) -> bool:
+    """Bytes come as one row or one column."""
+    return data.ndim == 1 or (data.ndim == 2 and 1 in data.shape)
 
 
 def _decoded(data: Pixels, how: int) -> Pixels | None:
@@ -219,8 +220,8 @@ class _Reader:
 
 def _checked(data: np.ndarray) -> Pixels:
     """What a driver handed out, if it is JPEG bytes or a BGR picture; CameraError otherwise."""
-    is_row = data.ndim == 1 or (data.ndim == 2 and 1 in data.shape)
-    if data.dtype != np.uint8 or not (is_row or (data.ndim == 3 and data.shape[2] == 3)):
+    is_picture = data.ndim == 3 and data.shape[2] == 3
+    if data.dtype != np.uint8 or not (_is_jpeg(data) or is_picture):
         raise CameraError(
             f"JPEG bytes or pixels of shape (height, width, 3), uint8, were expected,"
             f" {data.shape}, {data.dtype} came"

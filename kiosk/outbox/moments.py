@@ -35,7 +35,6 @@ class Moments:
         rows.run("UPDATE boot SET rtc = ? WHERE boot_id = ? AND rtc IS NULL", rtc, now.boot_id)
         if now.trust is not Trust.SYNCED:
             return
-        self.__dict__.pop("_boots", None)
         number = self._number(now.boot_id)
         tag = self._bodies.good_time_tag(number, now.boot_id, now.boottime_ns, now.utc_ms)
         rows.run(
@@ -50,7 +49,7 @@ class Moments:
         """`seen` as well as it can be told by now."""
         if seen.trust is not Trust.UNSYNCED:
             return seen
-        boot = self._known(seen.boot_id)
+        boot = self._boots.get(seen.boot_id)
         if boot is None:
             # Lost with a damaged file: what came before it and what after is unknown.
             return in_hindsight(seen, 0, ())
@@ -81,12 +80,9 @@ class Moments:
         query = "SELECT boot_id, id FROM boot NOT INDEXED"
         return {str(boot_id): int(number) for boot_id, number in self._rows.all(query)}
 
-    def _known(self, boot_id: str) -> int | None:
-        return self._boots.get(boot_id)
-
     def _number(self, boot_id: str) -> int:
         """The number of a boot; of one in which nothing was noted yet, the next."""
-        known = self._known(boot_id)
+        known = self._boots.get(boot_id)
         if known is not None:
             return known
         return max(self._boots.values(), default=0) + 1

@@ -17,6 +17,7 @@ from pathlib import Path
 from kiosk.errors import OutboxFullError, VaultError
 from kiosk.outbox.bodies import Bodies
 from kiosk.outbox.database import Database
+from kiosk.outbox.wal import kept_log
 from kiosk.types import Trust
 from kiosk.vault import sync_folder
 
@@ -32,7 +33,6 @@ _AT_A_TIME = 500
 _BLOCK = 4096
 # A replacement that is complete: nothing but its name is to be done.
 _READY = "ready"
-_KEPT_LOG = "-wal.kept"
 _PIECE = 1 << 17
 _MOST_KEYS = 1 << 26
 
@@ -112,7 +112,7 @@ def finish(path: Path) -> None:
     """
     ready = _beside(path, _READY)
     if ready.exists():
-        for log in (_files(path)[1], path.with_name(f"{path.name}{_KEPT_LOG}")):
+        for log in (_files(path)[1], kept_log(path)):
             log.unlink(missing_ok=True)
         sync_folder(path.parent)
         ready.rename(path)
@@ -121,17 +121,19 @@ def finish(path: Path) -> None:
 
 def _unused(path: Path, log: Path, stamp: str) -> Path:
     """A name for what is set aside: one that nothing has, or only these very files."""
-    for number in itertools.count(1):
-        aside = _beside(path, f"damaged-{stamp}" + (f"-{number}" if number > 1 else ""))
+
+    def is_free(aside: Path) -> bool:
         pairs = zip((path, log), _files(aside), strict=True)
-        if all(not t.exists() or (s.exists() and t.samefile(s)) for s, t in pairs):
-            return aside
-    raise AssertionError("unreachable")
+        return all(not t.exists() or (s.exists() and t.samefile(s)) for s, t in pairs)
+
+    suffixes = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
+    names = (_beside(path, f"damaged-{stamp}{suffix}") for suffix in suffixes)
+    return next(filter(is_free, names))
 
 
 def _log_of(path: Path) -> Path:
     """The log, under the second name that it has while a kiosk runs if that is what is left."""
-    log, kept = _files(path)[1], path.with_name(f"{path.name}{_KEPT_LOG}")
+    log, kept = _files(path)[1], kept_log(path)
     return kept if kept.exists() and not log.exists() else log
 
 

@@ -25,13 +25,18 @@ LOG_BYTES = _HEADER_BYTES + _ROOM_FRAMES * _FRAME_BYTES
 _SLICE_BYTES = 1 << 18
 
 
+def kept_log(database: Path) -> Path:
+    """The second name of a database's log."""
+    return database.with_name(f"{database.name}-wal.kept")
+
+
 class Log:
     """The log beside one database. Its methods are called by the thread that owns the database."""
 
     def __init__(self, database: Path) -> None:
         self.path = database.with_name(f"{database.name}-wal")
         # A second name for the same file: SQLite deletes the first one when it closes.
-        self._kept = database.with_name(f"{database.name}-wal.kept")
+        self._kept = kept_log(database)
         self._descriptor: int | None = None
         self._salts = b""
         self._frames = 0

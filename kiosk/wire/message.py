@@ -38,7 +38,8 @@ SPACE = re.compile(r"[!-~]{1,128}")
 """What the id of an embedding space may be (`F2_MODEL`)."""
 SPACE_EXPECTED = "1..128 ASCII characters without spaces"
 
-_RULES: dict[str, tuple[re.Pattern[str], str]] = {
+# What a text field must be, in a pattern and in words; a heartbeat's is the same.
+RULES: dict[str, tuple[re.Pattern[str], str]] = {
     name: (re.compile(pattern), expected)
     for name, pattern, expected in (
         ("V1", VERSION, f'the text "{VERSION}"'),
@@ -199,7 +200,7 @@ def read(fields: Mapping[str, Any]) -> Message:
 
 def _check(fields: Mapping[str, object]) -> None:
     """Check every known field that is present."""
-    for name, (pattern, expected) in _RULES.items():
+    for name, (pattern, expected) in RULES.items():
         if name not in fields:
             continue
         value = fields[name]
@@ -214,7 +215,7 @@ def _check(fields: Mapping[str, object]) -> None:
 def _check_required(fields: Mapping[str, object], names: Sequence[str] = _REQUIRED) -> None:
     for name in names:
         if name not in fields:
-            raise MessageError(f"{name}: expected {_RULES[name][1]}, got no such field")
+            raise MessageError(f"{name}: expected {RULES[name][1]}, got no such field")
 
 
 def _decimals(value: float) -> str:
