@@ -97,12 +97,18 @@ def faults(tell):
     """The ways of a bad server, by name."""
 
     def whole(body, status="200 OK"):
-        return lambda connection, _: connection.sendall(tell.reply(status, body))
+        # Kept open: of one that is closed without a word the next request may or may not hear.
+        def answer(connection, _):
+            connection.sendall(tell.reply(status, body))
+            return True
+
+        return answer
 
     def wrong(**fields):
         def answer(connection, request):
             body = tell.receipt_for(request, **fields)
             connection.sendall(tell.reply(body=body))
+            return True
 
         return answer
 
@@ -207,6 +213,7 @@ def test_a_commit_whose_reply_is_lost_is_not_doubled(server, deliver, make_punch
     def duplicate(connection, request):
         body = tell.receipt_for(request, S1="duplicate")
         connection.sendall(tell.reply(body=body))
+        return True
 
     one = deliver(server.url)
     one.outbox.put(make_punch())
@@ -246,6 +253,7 @@ def test_an_unsigned_or_forged_receipt_settles_nothing(
             if signer is not None:
                 fields["SIG2"] = signer.sign_receipt(message["A1"], "ok", message["SIG1"])
             connection.sendall(tell.reply(body=tell.receipt_for(request, **fields)))
+            return True
 
         return reply
 
@@ -282,6 +290,7 @@ def test_a_refused_event_does_not_hold_up_the_next(
         def answer(connection, request):
             body = PORTAL if s1 is None else own_word(one, request, s1)
             connection.sendall(tell.reply(line, body))
+            return True
 
         return answer
 
@@ -324,6 +333,7 @@ def test_a_refusal_that_anybody_can_send_sets_nothing_aside(
 
     def answer(connection, request):
         connection.sendall(tell.reply(status, DOUBTFUL[body](tell, request)))
+        return True
 
     server.answers = [answer] * 60
     waits = []
@@ -389,6 +399,7 @@ def test_a_message_signed_under_an_earlier_key_id_is_still_settled(
         assert message["K1"] == "hall-1"
         sig2 = one.signer.sign_receipt(message["A1"], "ok", message["SIG1"])
         connection.sendall(tell.reply(body=tell.receipt_for(request, SIG2=sig2)))
+        return True
 
     server.answers = [signed]
     again = deliver(server.url, signed=True, key_id="hall-2")
