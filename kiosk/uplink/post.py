@@ -67,6 +67,8 @@ class Poster:
         except _NothingToSend:
             return None
         except (OSError, HTTPError) as error:
+            # What broke one exchange may lie in wait for the next: it begins on a new connection.
+            self._session.close()
             raise self._down(_cause(error)) from error
         finally:
             done.set()

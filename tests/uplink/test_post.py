@@ -234,6 +234,22 @@ def test_what_is_no_http_reply_is_a_link_that_is_down(server, poster, envelope, 
     assert json.loads(one.send(envelope))["S1"] == "ok"
 
 
+def test_after_a_broken_exchange_the_connection_is_a_new_one(server, poster, envelope):
+    """A reply that cannot be read was read to its end; what else that connection holds is open."""
+
+    def contradicts_and_stays(connection, _):
+        head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n"
+        connection.sendall(head + b"{}")
+        return True
+
+    server.answers = [contradicts_and_stays]
+    one = poster(server.url)
+    with pytest.raises(LinkDownError):
+        one.send(envelope)
+    one.send(envelope)
+    assert len({request.port for request in server.requests}) == 2
+
+
 def test_nothing_listens(poster, envelope):
     """A server that is down is named with the system's own reason."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
