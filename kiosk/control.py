@@ -45,14 +45,17 @@ def socket_path(runtime_dir: str) -> Path:
     return Path(runtime_dir) / "control.sock"
 
 
-def ask(runtime_dir: str, operation: str, **arguments: Any) -> dict[str, Any]:
+def ask(
+    runtime_dir: str, operation: str, *, answer_s: float = _ANSWER_S, **arguments: Any
+) -> dict[str, Any]:
     """Ask the running daemon; ControlError when there is none, or none for this user, or no answer.
 
+    `answer_s` is for what takes longer than any other.
     A refusal by the daemon comes back as the UserError or KioskError it was there.
     """
     path = socket_path(runtime_dir)
     with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as connection:
-        connection.settimeout(_ANSWER_S)
+        connection.settimeout(answer_s)
         try:
             connection.connect(str(path))
             connection.sendall(_packed({"operation": operation, **arguments}))

@@ -28,7 +28,10 @@ WORKSHOP = {"lab", "server", "demo"}
 # library -> (files that may import it, reason)
 OWNERS = {
     "onnxruntime": (("vision/session.py", "lab/"), "models are verified before they are loaded"),
-    "sqlite3": (("outbox/database.py", "server/store.py"), "one connection, one owner"),
+    "sqlite3": (
+        ("outbox/database.py", "outbox/faults.py", "server/store.py"),
+        "one connection, one owner; beside it its errors are named",
+    ),
     "urllib3": (("uplink/",), "one place opens sockets to the server"),
     "requests": (("uplink/post.py",), "one place opens sockets to the server"),
     "picamera2": (("capture/picamera.py",), "optional, and only on a Pi"),

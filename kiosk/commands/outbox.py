@@ -52,6 +52,12 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "--recovery-key", type=Path, metavar="FILE", help="the site's, for a card that is sealed"
     )
     out.set_defaults(action=export_events)
+    copy = outbox.add_parser("backup", help="have the running daemon write a copy of the queue")
+    copy.set_defaults(action=back_up)
+    trial = outbox.add_parser("rehearse", help="whether this version can go on with such a copy")
+    trial.add_argument("file", type=Path, metavar="FILE", help="the copy, which is changed")
+    add_json(trial)
+    trial.set_defaults(action=rehearse_on)
     aside = outbox.add_parser("quarantine", help="what was set aside, and why")
     aside.set_defaults(action=show_quarantine)
     again = outbox.add_parser("retry", help="send what was set aside once more")
@@ -60,7 +66,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )
     again.add_argument("--all", action="store_true", help="everything that was set aside")
     again.set_defaults(action=retry_events)
-    for parser in (counts, waiting, one, out, aside, again):
+    for parser in (counts, waiting, one, out, copy, aside, again):
         add_config(parser)
         add_json(parser)
 
@@ -161,6 +167,32 @@ def _drained(ask_for: Ask) -> tuple[list[str], list[dict[str, Any]]]:
         unreadable += part["unreadable"]
         beyond = part["beyond"]
     return messages, unreadable
+
+
+def back_up(options: argparse.Namespace) -> int:
+    """A copy beside the queue, sealed as that is; people go on punching meanwhile."""
+    from kiosk.control import ask
+    from kiosk.outbox.store import BACKUP_S
+
+    folder = settings_of(options).paths.runtime_dir
+    result = ask(folder, "outbox.backup", answer_s=BACKUP_S)
+    if options.json:
+        say_json(result)
+        return 0
+    say(f"{result['file']}: {result['bytes']} bytes; delete it when it is not needed any more")
+    return 0
+
+
+def rehearse_on(options: argparse.Namespace) -> int:
+    """Bring the copy to this version's tables and read all of them."""
+    from kiosk.outbox.rehearsal import rehearse
+
+    done = rehearse(options.file)
+    if options.json:
+        say_json({"file": str(options.file), "before": done.before, "after": done.after})
+        return 0
+    say(f"{options.file}: version {done.before} before, {done.after} now, all tables are sound")
+    return 0
 
 
 def show_quarantine(options: argparse.Namespace) -> int:

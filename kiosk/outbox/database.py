@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,18 +14,20 @@ from kiosk.errors import (
     OutboxDamagedError,
     OutboxError,
     OutboxFullError,
-    OutboxLockedError,
 )
+from kiosk.outbox.faults import FAULTS, named, refuse_fatal
 from kiosk.outbox.schema import APPLICATION_ID, LOCKING_MODE, MIGRATIONS, PAGE_BYTES, PRAGMAS
 from kiosk.outbox.wal import FOLD_AT_FRAMES, Log
 
-# The low byte of SQLite's extended result codes (https://www.sqlite.org/rescode.html).
-_PRIMARY_CODE = 0xFF
 # In KiB, negative as SQLite wants it: ids go into their index in no order.
 _SALVAGE_CACHE = -48_000
-# Damaged text, be it only in the words of an error, comes as the second one.
-_FAULTS = (sqlite3.Error, UnicodeDecodeError)
 _SCHEMA = "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name"
+_COLUMNS = """
+    SELECT m.name, c.name, c.type, c."notnull", c.dflt_value, c.pk
+    FROM sqlite_schema AS m, pragma_table_info(m.name) AS c WHERE m.type = 'table'
+"""
+# Pages of a backup between two looks for other work: a tenth of a second on a slow card.
+_BACKUP_PAGES = 1024
 
 
 class Database:
@@ -37,8 +39,8 @@ class Database:
 
     broken: OutboxBrokenError | None
     """What made it refuse everything, None while it is well."""
-    migrated: bool
-    """Whether this opening brought the file to a newer version, or made it."""
+    opened_at: int
+    """The version in which the file was found, 0 for one that was just made."""
 
     def __init__(self, path: Path, *, left_at: int | None = None) -> None:
         """Open or make the file and bring it to the newest version.
@@ -142,17 +144,40 @@ class Database:
         return int(value)
 
     def check_schema(self) -> None:
-        """OutboxDamagedError unless the tables are exactly those of this version."""
+        """OutboxDamagedError unless the tables are exactly those of this version.
+
+        A later version's have at least every column of this one's.
+        """
+        ahead = self.pragma("user_version") > len(MIGRATIONS)
+        query = _COLUMNS if ahead else _SCHEMA
         with closing(sqlite3.connect(":memory:", isolation_level=None)) as plan:
             for statements in MIGRATIONS:
                 for statement in statements:
                     plan.execute(statement)
-            expected = plan.execute(_SCHEMA).fetchall()
+            expected = plan.execute(query).fetchall()
         with self._errors_named():
-            if self._connection.execute(_SCHEMA).fetchall() != expected:
-                raise OutboxDamagedError(
-                    f"{self._path}: expected the tables of version {len(MIGRATIONS)}, got others"
+            found = self._connection.execute(query).fetchall()
+        if set(expected) - set(found) if ahead else expected != found:
+            raise OutboxDamagedError(
+                f"{self._path}: expected the tables of version {len(MIGRATIONS)}, got others"
+            )
+
+    def copy_to(self, path: Path, give_way: Callable[[], None]) -> None:
+        """Write a whole copy of the file while it is in use; `give_way` is called now and then.
+
+        What is committed in between is in the copy. OutboxError: it could not be written; that
+        says nothing of the file itself.
+        """
+        try:
+            with closing(sqlite3.connect(path)) as copy:
+                self._connection.backup(
+                    copy, pages=_BACKUP_PAGES, progress=lambda *_: give_way(), sleep=0
                 )
+        except sqlite3.Error as error:
+            raise OutboxError(
+                f"{path}: expected room for a copy of {self._path}, got: {error}",
+                hint="free space; the queue itself goes on as before",
+            ) from error
 
     def check(self, table: str) -> None:
         """OutboxDamagedError if SQLite's quick check finds fault with a table."""
@@ -160,6 +185,11 @@ class Database:
             found = self._connection.execute(f"PRAGMA quick_check({table})").fetchall()
             if found != [("ok",)]:
                 raise OutboxDamagedError(f"{self._path}: {table}: {found[0][0]}")
+
+    @property
+    def migrated(self) -> bool:
+        """Whether this opening brought the file to a newer version, or made it."""
+        return self.opened_at < len(MIGRATIONS)
 
     def close(self) -> None:
         """Close the file; its log is folded in, and stays for the next start."""
@@ -187,8 +217,8 @@ class Database:
         """Return all rows of a query, none where they cannot be read."""
         try:
             return self._connection.execute(query).fetchall()
-        except _FAULTS as error:
-            _refuse_fatal(error, self._path)
+        except FAULTS as error:
+            refuse_fatal(error, self._path)
             return []
 
     def salvage(self, statement: str, values: tuple[object, ...]) -> int | None:
@@ -198,8 +228,8 @@ class Database:
         """
         try:
             changed = self._connection.execute(statement, values).rowcount
-        except _FAULTS as error:
-            _refuse_fatal(error, self._path)
+        except FAULTS as error:
+            refuse_fatal(error, self._path)
             return None
         if self.log.frames() >= FOLD_AT_FRAMES:
             self.fold()
@@ -235,18 +265,32 @@ class Database:
 
     def _check_ours(self) -> None:
         """Refuse another program's database before anything in it is changed."""
-        version = self.pragma("user_version")
+        version = self.opened_at = self.pragma("user_version")
         (tables,) = self._connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
         if self.pragma("application_id") != (APPLICATION_ID if tables or version else 0):
             raise self._not_ours()(
                 f"{self._path}: expected an outbox, got another program's database",
                 hint="move it away or set paths.state_dir; nothing in it was changed",
             )
-        if version > len(MIGRATIONS):
+        if version > len(MIGRATIONS) and not self._takes_us():
             raise (OutboxError if version == self._left_at else self._not_ours())(
                 f"{self._path}: expected version {len(MIGRATIONS)} or older, got {version}",
                 hint="a later kiosk wrote it: run that version",
             )
+
+    def _takes_us(self) -> bool:
+        """Whether a later kiosk's file says that this version can go on with it.
+
+        A later kiosk notes its version in our mark before it touches the file; without that the
+        number is damage.
+        """
+        if self._left_at not in (None, self.opened_at):
+            return False
+        named = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'reader'"
+        if self._connection.execute(named).fetchone() is None:
+            return False
+        row = self._connection.execute("SELECT least FROM reader").fetchone()
+        return row is not None and row[0] <= len(MIGRATIONS)
 
     def _not_ours(self) -> type[OutboxError]:
         return OutboxError if self._left_at is None else OutboxDamagedError
@@ -258,8 +302,7 @@ class Database:
             self._connection.execute("VACUUM")
 
     def _migrate(self) -> None:
-        applied = self.pragma("user_version")
-        self.migrated = applied < len(MIGRATIONS)
+        applied = self.opened_at
         for version, statements in enumerate(MIGRATIONS[applied:], start=applied + 1):
             with self.transaction() as connection:
                 for statement in statements:
@@ -271,10 +314,10 @@ class Database:
     def _errors_named(self) -> Iterator[None]:
         try:
             yield
-        except _FAULTS as error:
-            named = _named(error, self._path)
-            self._note(named)
-            raise named from error
+        except FAULTS as error:
+            problem = named(error, self._path)
+            self._note(problem)
+            raise problem from error
         except OutboxBrokenError as error:
             self._note(error)
             raise
@@ -296,41 +339,3 @@ def _private_file(path: Path) -> int:
             f"{path}: expected a file that can be written, got: {error.strerror}",
             hint="make its folder writable for this user, or set paths.state_dir",
         ) from error
-
-
-def _refuse_fatal(error: Exception, path: Path) -> None:
-    """Raise what is no damage of the file that is read, but trouble of the disk or of memory."""
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & _PRIMARY_CODE
-    if code in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM}:
-        raise _named(error, path) from error
-
-
-def _named(error: Exception, path: Path) -> OutboxError:
-    """Return the outbox's own error for one of SQLite's; what is not known to be harmless stops."""
-    # Errors of the Python module itself carry no code: text that is no UTF-8, for one.
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & _PRIMARY_CODE
-    if code == sqlite3.SQLITE_FULL:
-        return OutboxFullError(
-            f"{path}: no space left on its disk; rolled back, nothing was recorded",
-            hint="free space; what was recorded before is kept",
-        )
-    if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
-        return OutboxLockedError(
-            f"{path}: expected to be its only user, another process has it open",
-            hint="stop the other kiosk, or ask the running one",
-        )
-    if code == sqlite3.SQLITE_NOTADB:
-        return OutboxDamagedError(
-            f"{path}: expected an outbox, got a file that is no database",
-            hint="move it away and keep it; a new one is made at the next start",
-        )
-    name = getattr(error, "sqlite_errorname", type(error).__name__)
-    if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_CONSTRAINT}:
-        return OutboxDamagedError(
-            f"{path}: {name}: {error}; it is damaged",
-            hint="restart: it is set aside, and what can be trusted is taken over",
-        )
-    return OutboxBrokenError(
-        f"{path}: {name}: {error}; what is on disk is uncertain",
-        hint="restart, so that the file is read anew; if it comes again, replace the card",
-    )

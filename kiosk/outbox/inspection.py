@@ -9,20 +9,12 @@ from kiosk.errors import OutboxDamagedError, VaultError
 from kiosk.outbox.bodies import Bodies
 from kiosk.outbox.database import Database
 from kiosk.outbox.rows import Kept, Rows
+from kiosk.outbox.schema import TABLES
 
 log = logging.getLogger(__name__)
 
-# All but `event`, which has a row for every punch ever recorded: that one is read afterwards.
-_SMALL_TABLES = (
-    "epoch",
-    "boot",
-    "good_time",
-    "waiting",
-    "quarantine",
-    "last_punch",
-    "device",
-    "reserve",
-)
+# The others have a row for every punch ever recorded: those are read afterwards.
+_SMALL_TABLES = tuple(table for table in TABLES if table != "event")
 # So many rows are read in one transaction, that a punch need not wait for more.
 _AT_A_TIME = 1000
 

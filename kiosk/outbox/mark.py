@@ -97,8 +97,20 @@ class Mark:
         # One that is all zeros was made by a process that came no further.
         self.existed = any(content)
         self.reading = self._newest(content)
-        self._now = self.reading or Reading(Standing.RUNNING, len(MIGRATIONS), "", 0, 0)
+        # A later kiosk's file stays in its version.
+        self.version = max(len(MIGRATIONS), self.reading.version if self.reading else 0)
+        self._now = self.reading or Reading(Standing.RUNNING, self.version, "", 0, 0)
         self._written = self._now
+
+    def announce(self) -> None:
+        """Note, before they are touched, that the tables may be of our version from now on.
+
+        A process that ends while it brings them there leaves a file that the kiosk before it must
+        not take for damage.
+        """
+        if self.reading is not None and self.reading.version != self.version:
+            self._now = replace(self.reading, standing=Standing.RUNNING, version=self.version)
+            self._write(sync=True)
 
     def begin(self, epoch: str, number: int) -> None:
         """Note that a number is about to be committed; all before it were."""
@@ -131,7 +143,7 @@ class Mark:
         os.close(self._descriptor)
 
     def _running(self, epoch: str, begun: int, given: int) -> Reading:
-        return Reading(Standing.RUNNING, len(MIGRATIONS), epoch, begun, given)
+        return Reading(Standing.RUNNING, self.version, epoch, begun, given)
 
     def _open(self) -> None:
         flags = os.O_RDWR | os.O_CLOEXEC

@@ -125,6 +125,7 @@ def _refuse_known_damage(path: Path, mark: Mark) -> None:
 
 def _checked(path: Path, mark: Mark, bodies: Bodies, clock: Clock) -> Queue:
     left = mark.reading
+    mark.announce()
     database = Database(path, left_at=None if left is None else left.version)
     try:
         inspection = Inspection(database, bodies, clock)

@@ -24,6 +24,7 @@ def operations(outbox: Outbox) -> Mapping[str, Operation]:
     """The operations by name; a request and its reply are JSON objects."""
     return {
         "outbox": lambda _: status_document(outbox.status()),
+        "outbox.backup": lambda _: _back_up(outbox),
         "outbox.inspect": lambda _: _inspect(outbox),
         "outbox.list": lambda request: _list(outbox, request["limit"]),
         "outbox.show": lambda request: _show(outbox, request["event"]),
@@ -31,6 +32,12 @@ def operations(outbox: Outbox) -> Mapping[str, Operation]:
         "outbox.quarantine": lambda _: _quarantine(outbox),
         "outbox.retry": lambda request: _retry(outbox, request["events"]),
     }
+
+
+def _back_up(outbox: Outbox) -> dict[str, Any]:
+    """Write a copy of the queue, for whoever wants to try something on it."""
+    file = outbox.backup()
+    return {"file": str(file), "bytes": file.stat().st_size}
 
 
 def _inspect(outbox: Outbox) -> dict[str, Any]:

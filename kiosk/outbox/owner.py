@@ -56,6 +56,22 @@ class Owner:
             )
         return future.result()
 
+    def give_way(self) -> None:
+        """Run what was handed in meanwhile: for work that takes long, now and then from inside it.
+
+        OutboxError: it is being closed, and that work has to end.
+        """
+        while True:
+            with self._lock:
+                if not self._open:
+                    raise OutboxError("expected an open outbox, it is being closed")
+                try:
+                    work = self._work.get_nowait()
+                except queue.Empty:
+                    return
+            if work is not None:
+                work()
+
     def close(self, last: Callable[[], None], timeout_s: float) -> None:
         """Finish everything handed in, then run `last`, then end. Closing again only waits.
 

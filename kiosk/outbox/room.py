@@ -90,6 +90,17 @@ class Room:
         log.critical("outbox.ballast_dropped", extra={"fields": fields})
         return True
 
+    def check_for_copy(self) -> None:
+        """OutboxError unless the disk takes a copy of the queue without coming near its end."""
+        size = self._database.pages() * PAGE_BYTES
+        free = _disk(self._folder).free_bytes
+        if free < size + 2 * BALLAST_BYTES:
+            raise OutboxError(
+                f"{self._folder}: expected {size + 2 * BALLAST_BYTES} bytes free for a copy of the"
+                f" queue, got {free}",
+                hint="free space; nothing was written",
+            )
+
     def refused(self, error: OutboxFullError) -> None:
         """Note that a punch could not be recorded for want of space."""
         if not self.cannot_record:

@@ -37,6 +37,20 @@ PRAGMAS: tuple[tuple[str, str, object], ...] = (
     ("temp_store", "MEMORY", 2),
 )
 
+TABLES = (
+    "epoch",
+    "boot",
+    "good_time",
+    "event",
+    "waiting",
+    "quarantine",
+    "last_punch",
+    "device",
+    "reserve",
+    "reader",
+)
+"""Every table, in no order that matters."""
+
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         f"PRAGMA application_id = {APPLICATION_ID}",
@@ -144,6 +158,18 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             filler BLOB NOT NULL
         ) STRICT
         """,
+    ),
+    (
+        # A release is rolled back with its queue as it is. A version that only adds (tables,
+        # columns with a default) leaves `least` as it stands, and the release before goes on with
+        # the file; one that cannot raises it, and is then the only one.
+        """
+        CREATE TABLE reader (
+            id INTEGER PRIMARY KEY CHECK (id = 1),
+            least INTEGER NOT NULL
+        ) STRICT
+        """,
+        "INSERT INTO reader VALUES (1, 5)",
     ),
 )
 """The statements of each version; `PRAGMA user_version` says how many versions were applied."""

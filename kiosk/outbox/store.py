@@ -30,6 +30,9 @@ T = TypeVar("T")
 _DEADLINE_S = 20.0
 # A start may have to salvage years of events from a damaged file.
 _START_DEADLINE_S = 900.0
+# A hundred megabytes on a worn card.
+BACKUP_S = 300.0
+BACKUP_FILE = "outbox.backup"
 
 
 class Outbox:
@@ -58,6 +61,7 @@ class Outbox:
         self._bodies = Bodies(vault, device_id, signer, former_id=former_id)
         self._owner = Owner("outbox", deadline_s=_DEADLINE_S)
         self._queue: Queue | None = None
+        self._copying = False
         self.arrived = threading.Event()
 
     def start(self) -> None:
@@ -214,6 +218,18 @@ class Outbox:
         """
         self._owner.ask(lambda: self._guarded(lambda queue: queue.inspection.again()))
 
+    def backup(self) -> Path:
+        """Write a copy of the queue, as sealed as it is; punches are recorded meanwhile.
+
+        It lies beside the queue, an earlier one is replaced as a whole. OutboxError: there is no
+        space for it, or another one is being written; the queue goes on.
+        """
+        path = self._path.with_name(BACKUP_FILE)
+        self._owner.ask(
+            lambda: self._guarded(lambda queue: self._back_up(queue, path)), deadline_s=BACKUP_S
+        )
+        return path
+
     @property
     def inspecting(self) -> bool:
         """Whether a part of what was ever recorded is still to be read; asks no disk."""
@@ -242,6 +258,21 @@ class Outbox:
 
     def _with_room(self, put: Callable[[Ledger], T]) -> T:
         return self._guarded(lambda queue: queue.with_room(put))
+
+    def _back_up(self, queue: Queue, path: Path) -> None:
+        if self._copying:
+            raise OutboxError("expected one backup at a time, another is being written")
+        half = path.with_name(f"{path.name}.half")
+        self._copying = True
+        try:
+            queue.room.check_for_copy()
+            half.unlink(missing_ok=True)
+            half.touch(0o600)
+            queue.database.copy_to(half, self._owner.give_way)
+            half.replace(path)
+        finally:
+            self._copying = False
+            half.unlink(missing_ok=True)
 
     def _tend(self, queue: Queue) -> bool:
         queue.mark.confirm()
