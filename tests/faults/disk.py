@@ -48,7 +48,9 @@ def mounted(image: Path, where: Path) -> Iterator[Path]:
     try:
         yield where
     finally:
-        _run("umount", where)
+        # A mount namespace that somebody made meanwhile has a copy of every mount, and would keep
+        # this one busy for as long as it lives.
+        _run("umount", "--lazy", where)
 
 
 @contextmanager
