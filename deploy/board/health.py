@@ -1,0 +1,129 @@
+"""Whether a release does its work: asked of the running kiosk, again and again."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from board.commands import run
+from board.layout import SERVICE, Layout
+
+# Beyond the healthy seconds: so long a start may take to find its camera and its server.
+_GRACE_S = 90.0
+_LOOK_S = 1.0
+_TELL_S = 10.0
+_PAUSE = threading.Event()
+
+
+@dataclass(slots=True)
+class Look:
+    """What a look found: the kiosk's own status document, and systemd's word on the service."""
+
+    status: dict[str, Any]
+    active: str
+    process: str
+
+
+class Watch:
+    """Watches one trial."""
+
+    def __init__(self, layout: Layout, say: Callable[[str], None]) -> None:
+        self._layout = layout
+        self._say = say
+        self._before: dict[str, Any] = {}
+        self.began = time.time()
+
+    def remember(self) -> None:
+        """How the kiosk stood before the switch: what was bad then is not the release's doing."""
+        self._before = self._status() if self._layout.current.exists() else {}
+
+    def healthy(self, health_s: float) -> str:
+        """Wait for so many healthy seconds in a row; why they do not come, "" when they did.
+
+        A process that is another one than at first has crashed or was killed: that ends it.
+        """
+        first = self._look()
+        started = time.monotonic()
+        since: float | None = None
+        told = started
+        problem = ""
+        while time.monotonic() - started < health_s + _GRACE_S:
+            look = self._look()
+            if look.process != first.process or look.active != "active":
+                return f"it did not keep running ({look.active}, {_restarts()} restarts)"
+            problem = self._problem(look.status)
+            now = time.monotonic()
+            since = None if problem else since or now
+            if since is not None and now - since >= health_s:
+                return ""
+            if now - told >= _TELL_S:
+                told = now
+                self._say(problem or f"healthy for {now - since:.0f} s of {health_s:g}")  # type: ignore[operator]
+            _PAUSE.wait(_LOOK_S)
+        return problem or f"it was not healthy for {health_s:g} s in a row"
+
+    def _look(self) -> Look:
+        done = run("systemctl", "show", SERVICE, "-p", "ActiveState", "-p", "MainPID")
+        facts = dict(
+            line.split("=", 1) for line in done.stdout.decode().splitlines() if "=" in line
+        )
+        return Look(self._status(), facts.get("ActiveState", ""), facts.get("MainPID", ""))
+
+    def _status(self) -> dict[str, Any]:
+        kiosk = self._layout.kiosk(self._layout.current)
+        done = run(kiosk, "status", "--json", "--config", self._layout.settings, limit_s=60.0)
+        if done.returncode != 0:
+            return {}
+        return dict(json.loads(done.stdout))
+
+    def _problem(self, status: dict[str, Any]) -> str:
+        """What is wrong now and was not before, "" for nothing."""
+        if not status:
+            return "it does not answer on its control socket"
+        checks = (_configuration, _camera, _recording, _model, _queue)
+        for check in checks:
+            problem = check(status)
+            if problem and not (self._before and check(self._before)):
+                return problem
+        return ""
+
+
+def _configuration(status: dict[str, Any]) -> str:
+    if status["configuration"] == "in force":
+        return ""
+    return f"its configuration is refused: {status['configuration']}"
+
+
+def _camera(status: dict[str, Any]) -> str:
+    """Frames advance: the newest is younger than a few seconds."""
+    age = status.get("frame_age_s")
+    if status["camera"] != "running":
+        return f"camera {status['camera']}"
+    return "" if age is not None and age < 5.0 else f"the newest frame is {age} s old"
+
+
+def _recording(status: dict[str, Any]) -> str:
+    return str(status["cannot_record"] or "")
+
+
+def _model(status: dict[str, Any]) -> str:
+    if status.get("ailing"):
+        return f"model: {status['ailing']}"
+    fallback = status.get("fallback")
+    return f"model fell back: {fallback['reason']}" if fallback else ""
+
+
+def _queue(status: dict[str, Any]) -> str:
+    """It moves, or rightly waits: a server that answered before must not be lost by new code."""
+    waiting = status["outbox"]["pending"]
+    if waiting and status["online"] is False:
+        return f"{waiting} wait, and the server takes nothing: {status['link_problem']}"
+    return ""
+
+
+def _restarts() -> str:
+    return run("systemctl", "show", SERVICE, "-p", "NRestarts", "--value").stdout.decode().strip()

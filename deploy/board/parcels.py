@@ -1,0 +1,97 @@
+"""Files on their way: kept under their hash, taken up where the link was lost."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from board.channel import Channel
+from board.layout import SPARE_BYTES, Layout
+from board.refusal import RefusedError
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+# A link that brings nothing for so long is gone.
+_SILENCE_S = 60.0
+
+
+def have(layout: Layout, files: list[dict[str, Any]]) -> dict[str, int]:
+    """How many bytes of each file are here already, by its hash."""
+    here = {}
+    for file in files:
+        path = place(layout, file["name"], file["sha256"])
+        part = _part(layout, file["sha256"])
+        if path.exists() and _hash_of(path) == file["sha256"]:
+            here[file["sha256"]] = file["size"]
+        elif part.exists():
+            here[file["sha256"]] = min(part.stat().st_size, file["size"])
+        else:
+            here[file["sha256"]] = 0
+    wanted = sum(file["size"] - here[file["sha256"]] for file in files)
+    _check_room(layout, wanted)
+    return here
+
+
+def receive(
+    layout: Layout, channel: Channel, *, name: str, sha256: str, size: int, offset: int
+) -> dict[str, str]:
+    """Take the bytes of a file from `offset` on; RefusedError where they do not make that file.
+
+    LinkGoneError: what came is kept, and the next deploy goes on behind it.
+    """
+    path, part = place(layout, name, sha256), _part(layout, sha256)
+    part.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.ftruncate(descriptor, offset)
+        os.lseek(descriptor, offset, os.SEEK_SET)
+        left = size - offset
+        while left:
+            chunk = channel.part(left, _SILENCE_S)
+            left -= os.write(descriptor, chunk)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    if _hash_of(part) != sha256:
+        part.unlink()
+        raise RefusedError(
+            f"{name}: expected the bytes that were announced, got others",
+            "the link spoilt them; try again",
+        )
+    part.chmod(0o644)
+    part.replace(path)
+    return {"name": name}
+
+
+def place(layout: Layout, name: str, sha256: str) -> Path:
+    """Where a file lies once it is whole: wheels under their own name, for pip reads it."""
+    if not _NAME.fullmatch(name) or not _SHA256.fullmatch(sha256):
+        raise RefusedError(f"expected a plain file name and its hash, got {name!r}")
+    folder = layout.wheels if name.endswith(".whl") else layout.incoming
+    return folder / sha256[:16] / name
+
+
+def _part(layout: Layout, sha256: str) -> Path:
+    return layout.incoming / f"{sha256}.part"
+
+
+def _check_room(layout: Layout, wanted: int) -> None:
+    layout.home.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(layout.home).free
+    # Sent, and then unpacked to about three times that.
+    need = 4 * wanted + SPARE_BYTES
+    if free < need:
+        raise RefusedError(
+            f"{layout.home}: expected {need >> 20} MB free for this release, got {free >> 20} MB",
+            "make room, or use a larger card; nothing was sent",
+        )
+
+
+def _hash_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

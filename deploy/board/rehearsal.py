@@ -1,0 +1,103 @@
+"""What can be known of a release before it is switched to: tried with its own code."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from board import switch
+from board.commands import as_kiosk, must, run
+from board.layout import SERVICE, Layout
+from board.refusal import RefusedError
+
+Say = Callable[[str], None]
+_LIBRARIES = "import cv2, cryptography, msgspec, numpy, onnxruntime, requests, rfc8785"
+_UNCHANGED = "nothing was switched; the kiosk goes on as before"
+
+
+def rehearse(layout: Layout, release: str, say: Say, *, proposed: bool) -> dict[str, bool]:
+    """Libraries, configuration, models, the queue's tables; RefusedError by the first that fails.
+
+    `proposed`: the configuration is a new one, which lies beside the one in force. The camera and
+    the queue itself belong to the daemon that runs.
+    """
+    folder = layout.release(release)
+    python, kiosk = folder / "venv/bin/python", layout.kiosk(folder)
+    settings = switch.proposed(layout) if proposed else layout.settings
+    say("the configuration checks")
+    source = _source(settings, python)
+    told = run(*as_kiosk(kiosk, "check-config", settings))
+    for line in told.stderr.decode("utf-8", errors="replace").splitlines():
+        # What it names and is not there yet: the daemon starts without, and says so.
+        say(f"warning: {line}")
+    say("libraries import")
+    beside = "; import picamera2" if source == "picamera2" else ""
+    must(*as_kiosk(python, "-c", _LIBRARIES + beside), hint=_UNCHANGED)
+    say("models: hashes and golden faces")
+    must(*as_kiosk(kiosk, "models", "check", "--config", settings), hint=_UNCHANGED)
+    with _copy_of_queue(layout, say) as copy:
+        if copy is not None:
+            _try_migration(layout, kiosk, copy, say)
+    return {"rehearsed": True}
+
+
+def _source(settings: Path, python: Path) -> str:
+    """The camera source that the configuration names; RefusedError unless it checks.
+
+    Read by the release's own code: what the running one takes says nothing.
+    """
+    script = (
+        "import sys, pathlib; from kiosk.config import load;"
+        " print(load(pathlib.Path(sys.argv[1])).camera.source)"
+    )
+    done = run(*as_kiosk(python, "-c", script, settings))
+    if done.returncode != 0:
+        last = done.stderr.decode("utf-8", errors="replace").strip().splitlines()[-1:]
+        told = last[0].removeprefix("kiosk.errors.ConfigError: ") if last else "no word"
+        raise RefusedError(f"{settings}: {told}", _UNCHANGED)
+    return done.stdout.decode().strip()
+
+
+def _try_migration(layout: Layout, kiosk: Path, copy: Path, say: Say) -> None:
+    """Forward with the new code, then back with the old: a rollback keeps the queue."""
+    say("the queue's tables, on a copy")
+    must(*as_kiosk(kiosk, "outbox", "rehearse", copy), hint=_UNCHANGED)
+    former = layout.kiosk(layout.current)
+    if former.exists() and former.resolve() != kiosk.resolve():
+        say("the running release can go back to them")
+        must(
+            *as_kiosk(former, "outbox", "rehearse", copy),
+            hint=f"a rollback would not open the queue any more; {_UNCHANGED}",
+        )
+
+
+@contextmanager
+def _copy_of_queue(layout: Layout, say: Say) -> Iterator[Path | None]:
+    """A copy of the queue, None where there is none yet; it is gone afterwards."""
+    queue = layout.state / "outbox.db"
+    if not queue.exists():
+        yield None
+        return
+    if run("systemctl", "is-active", "--quiet", SERVICE).returncode == 0:
+        say("the running kiosk hands out a copy of its queue")
+        command = (layout.kiosk(layout.current), "outbox", "backup", "--json")
+        said = must(*command, "--config", layout.settings, hint=_UNCHANGED)
+        copy = Path(json.loads(said)["file"])
+        try:
+            yield copy
+        finally:
+            copy.unlink(missing_ok=True)
+        return
+    # Nobody has it open: what lies there can be copied, the log with it.
+    with tempfile.TemporaryDirectory(dir=layout.state, prefix="rehearsal-") as name:
+        place = Path(name)
+        shutil.chown(place, "kiosk", "kiosk")
+        for file in layout.state.glob("outbox.db*"):
+            if file.is_file():
+                shutil.copyfile(file, place / file.name)
+                shutil.chown(place / file.name, "kiosk", "kiosk")
+        yield place / "outbox.db"

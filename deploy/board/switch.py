@@ -1,0 +1,102 @@
+"""Which release runs: its configuration, its units, its link; forward and back."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from board import releases
+from board.commands import must, run
+from board.layout import SERVICE, USER, Layout, point, sync_folder, write
+
+_PROPOSED, _BEFORE = "kiosk.toml.proposed", "kiosk.toml.before"
+
+
+def forward(layout: Layout, plan: dict[str, Any]) -> None:
+    """Switch to the plan's release. The note of what to go back to is on the disk before."""
+    write(layout.trial, json.dumps(plan).encode())
+    if plan.get("settings") == "proposed":
+        _take_proposed(layout.settings)
+    install_units(layout, layout.release(plan["release"]))
+    point(layout.current, Path("releases", plan["release"]))
+    must("systemctl", "daemon-reload")
+    must("systemctl", "enable", "--quiet", SERVICE, "kiosk-check.timer", "kiosk-settle.service")
+
+
+def keep(layout: Layout, plan: dict[str, Any]) -> None:
+    """The verdict: the release stays, the former one is what a rollback goes to."""
+    if plan["former"] and plan["former"] != plan["release"]:
+        point(layout.previous, Path("releases", plan["former"]))
+    layout.settings.with_name(_BEFORE).unlink(missing_ok=True)
+    layout.trial.unlink()
+    sync_folder(layout.home)
+    must("systemctl", "start", "kiosk-check.timer")
+    releases.drop_unused_wheels(layout)
+
+
+def back(layout: Layout, plan: dict[str, Any]) -> str:
+    """Go back to what ran before, as far as it goes; what the service is after that.
+
+    May be called any number of times, from wherever `forward` was cut short.
+    """
+    before = layout.settings.with_name(_BEFORE)
+    if before.exists():
+        before.replace(layout.settings)
+        sync_folder(layout.settings.parent)
+    install_units(layout, layout.release(plan["former"]))
+    point(layout.current, Path("releases", plan["former"]))
+    must("systemctl", "daemon-reload")
+    if _on_the_way():
+        state = "not started by this"
+    else:
+        run("systemctl", "restart", SERVICE)
+        state = run("systemctl", "is-active", SERVICE).stdout.decode().strip()
+    layout.trial.unlink(missing_ok=True)
+    sync_folder(layout.home)
+    return state
+
+
+def propose(layout: Layout, text: bytes) -> None:
+    """Lay a new configuration beside the one in force."""
+    path = proposed(layout)
+    write(path, text, 0o640)
+    shutil.chown(path, "root", USER)
+
+
+def proposed(layout: Layout) -> Path:
+    """Where a new configuration lies until it is in force."""
+    return layout.settings.with_name(_PROPOSED)
+
+
+def install_units(layout: Layout, release: Path) -> None:
+    """Put a release's units where systemd reads them."""
+    for unit in sorted((release / "deploy").glob("kiosk*.service")) + sorted(
+        (release / "deploy").glob("kiosk*.timer")
+    ):
+        target = layout.units / unit.name
+        if not target.exists() or target.read_bytes() != unit.read_bytes():
+            write(target, unit.read_bytes())
+    catalogue = release / "deploy/kiosk.catalog"
+    target = layout.root / "usr/lib/systemd/catalog/kiosk.catalog"
+    if catalogue.exists() and (
+        not target.exists() or target.read_bytes() != catalogue.read_bytes()
+    ):
+        write(target, catalogue.read_bytes())
+        run("journalctl", "--update-catalog")
+
+
+def _take_proposed(settings: Path) -> None:
+    before = settings.with_name(_BEFORE)
+    if settings.exists() and not before.exists():
+        os.link(settings, before)
+    settings.with_name(_PROPOSED).replace(settings)
+    sync_folder(settings.parent)
+
+
+def _on_the_way() -> bool:
+    """Whether the machine is booting or ending: it starts its services by itself, or not at all."""
+    state = run("systemctl", "is-system-running").stdout.decode().strip()
+    return state in {"initializing", "starting", "stopping"}

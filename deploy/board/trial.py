@@ -1,0 +1,141 @@
+"""A release on trial: switched to, watched, and kept or gone back from; by itself.
+
+It runs as a unit of its own, so that a link that is lost changes nothing. Whatever ends it before
+its verdict (a kill, a power cut, a reboot) leaves `trial.json`, and whoever finds that goes back:
+its unit's ExecStopPost, `kiosk-settle.service` at the next boot, or the next deploy.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from board import record, switch
+from board.commands import must, run
+from board.health import Watch
+from board.layout import SERVICE, Layout, write
+from board.refusal import RefusedError
+
+Say = Callable[[str], None]
+UNIT = "kiosk-trial.service"
+# Nobody sets it: what is looked for happens in another process.
+_PAUSE = threading.Event()
+_LOOK_S = 0.3
+_JOURNAL_LINES = "15"
+
+
+def begin(layout: Layout, plan: dict[str, Any], say: Say) -> dict[str, Any]:
+    """Start the trial and follow it to its verdict, which is returned."""
+    former = layout.named(layout.current)
+    plan = {**plan, "former": former, "former_previous": layout.named(layout.previous)}
+    layout.trial_log.unlink(missing_ok=True)
+    write(layout.home / "trial.plan", json.dumps(plan).encode())
+    python = ("/usr/bin/python3", "-B", str(layout.program))
+    must(
+        *("systemd-run", f"--unit={UNIT}", "--collect", "--quiet"),
+        *("-p", f"ExecStopPost={' '.join((*python, 'settle'))}", "-p", "TimeoutStopSec=300"),
+        *(*python, "trial"),
+    )
+    return _followed(layout, say)
+
+
+def under_way() -> bool:
+    """Whether a release is on trial now."""
+    done = run("systemctl", "show", UNIT, "-p", "ActiveState", "--value")
+    return done.stdout.decode().strip() in {"active", "activating", "deactivating"}
+
+
+def run_trial(layout: Layout) -> int:
+    """The unit's body: switch, watch, and keep or go back."""
+    plan = json.loads((layout.home / "trial.plan").read_text(encoding="utf-8"))
+    with layout.trial_log.open("a", encoding="utf-8", buffering=1) as log:
+
+        def say(text: str) -> None:
+            log.write(json.dumps({"say": text}) + "\n")
+
+        watch = Watch(layout, say)
+        watch.remember()
+        switch.forward(layout, plan)
+        say(f"switched to {plan['release']}")
+        why = _restarted() or watch.healthy(plan["health_s"])
+        journal = [] if not why else _journal(watch.began)
+        outcome = {"outcome": "kept", "release": plan["release"], "why": why, "journal": journal}
+        if not why:
+            switch.keep(layout, plan)
+        elif plan["former"]:
+            say(f"not healthy: {why}; going back to {plan['former']}")
+            outcome |= {"outcome": "went back", "after": switch.back(layout, plan)}
+        else:
+            say(f"not healthy: {why}; there is nothing to go back to, it goes on trying")
+            switch.keep(layout, plan)
+            outcome["outcome"] = "unhealthy"
+        _note(layout, plan, outcome)
+        log.write(json.dumps({"verdict": outcome}) + "\n")
+    return 0
+
+
+def settle(layout: Layout) -> int:
+    """Go back from a trial that has no verdict; 0 where there is none."""
+    if not layout.trial.exists():
+        return 0
+    plan = json.loads(layout.trial.read_text(encoding="utf-8"))
+    outcome = {"outcome": "went back", "release": plan["release"], "why": "the trial was cut short"}
+    if plan["former"]:
+        outcome["after"] = switch.back(layout, plan)
+    else:
+        switch.keep(layout, plan)
+        outcome["outcome"] = "unhealthy"
+    _note(layout, plan, outcome)
+    with layout.trial_log.open("a", encoding="utf-8") as log:
+        log.write(json.dumps({"verdict": outcome}) + "\n")
+    return 0
+
+
+def _restarted() -> str:
+    """Restart the service and wait until it is ready; why it is not, "" when it is."""
+    done = run("systemctl", "restart", SERVICE)
+    if done.returncode == 0:
+        return ""
+    result = run("systemctl", "show", SERVICE, "-p", "Result", "--value")
+    return f"it did not become ready ({result.stdout.decode().strip()})"
+
+
+def _journal(since: float) -> list[str]:
+    """The service's last lines: what a person would look at first."""
+    command = ("journalctl", "-u", SERVICE, "-o", "cat", "--no-pager", "-n", _JOURNAL_LINES)
+    done = run(*command, "--since", f"@{since:.0f}")
+    return done.stdout.decode("utf-8", errors="replace").splitlines()
+
+
+def _note(layout: Layout, plan: dict[str, Any], outcome: dict[str, Any]) -> None:
+    facts = {key: plan.get(key, "") for key in ("action", "who", "from", "commit", "dirty")}
+    told = {key: outcome.get(key, "") for key in ("release", "outcome", "why")}
+    record.note(layout, **facts, **told, former=plan["former"])
+
+
+def _followed(layout: Layout, say: Say) -> dict[str, Any]:
+    """Hand on what the trial says until its verdict; RefusedError where it ended without one."""
+    seen = 0
+    while True:
+        alive = under_way()
+        for line in _lines(layout.trial_log)[seen:]:
+            seen += 1
+            told = json.loads(line)
+            if "verdict" in told:
+                return dict(told["verdict"])
+            say(told["say"])
+        if not alive:
+            raise RefusedError(
+                "the trial ended without a verdict", f"see journalctl -u {UNIT} on the Pi"
+            )
+        _PAUSE.wait(_LOOK_S)
+
+
+def _lines(path: Path) -> list[str]:
+    if not path.exists():
+        return []
+    whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
+    return whole.splitlines()

@@ -1,0 +1,83 @@
+"""Which commit is sent, and its tree as git has it: no file that git does not know comes along."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from sender.refusal import DeployError
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """A commit, or one made of a tree with uncommitted changes: `dirty`, in no branch."""
+
+    id: str
+    short: str
+    dirty: bool
+    time: int
+
+
+def commit_of(checkout: Path, *, allow_dirty: bool) -> Commit:
+    """The commit to send; DeployError for uncommitted changes unless they are allowed."""
+    head = _git(checkout, "rev-parse", "HEAD")
+    # NUL-separated: a file's name may hold anything else.
+    changed = [name for name in _git(checkout, "status", "--porcelain", "-z").split("\0") if name]
+    if changed and not allow_dirty:
+        first = ascii(changed[0][3:])
+        raise DeployError(
+            f"expected a checkout without uncommitted changes, {len(changed)} files differ"
+            f" (the first: {first})",
+            "commit or stash them, or say DIRTY=1: that is recorded on the Pi",
+        )
+    commit = _snapshot(checkout, head) if changed else head
+    time = int(_git(checkout, "show", "-s", "--format=%ct", commit))
+    return Commit(commit, commit[:10], bool(changed), time)
+
+
+@contextmanager
+def tree_of(checkout: Path, commit: Commit) -> Iterator[Path]:
+    """The commit's tree in a folder of its own, tags beside it, for as long as it is needed."""
+    with tempfile.TemporaryDirectory(prefix="kiosk-release-") as name:
+        folder = Path(name) / "tree"
+        clone = ("clone", "--quiet", "--shared", "--no-checkout")
+        _git(Path(name), *clone, str(checkout), str(folder))
+        _git(folder, "checkout", "--quiet", "--detach", commit.id)
+        yield folder
+
+
+def _snapshot(checkout: Path, head: str) -> str:
+    """A commit of the tree as it lies there, made beside the index and every branch."""
+    with tempfile.TemporaryDirectory() as name:
+        index = {"GIT_INDEX_FILE": str(Path(name) / "index")}
+        _git(checkout, "read-tree", "HEAD", environ=index)
+        _git(checkout, "add", "--all", environ=index)
+        tree = _git(checkout, "write-tree", environ=index)
+    by = {
+        "GIT_AUTHOR_NAME": "deploy",
+        "GIT_AUTHOR_EMAIL": "deploy",
+        "GIT_COMMITTER_NAME": "deploy",
+        "GIT_COMMITTER_EMAIL": "deploy",
+    }
+    return _git(checkout, "commit-tree", tree, "-p", head, "-m", "uncommitted", environ=by)
+
+
+def _git(folder: Path, *words: str, environ: Mapping[str, str] | None = None) -> str:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *words],
+            capture_output=True,
+            env={**os.environ, **(environ or {})},
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise DeployError("git expected, it is not there", "install git") from error
+    if done.returncode != 0:
+        told = done.stderr.decode("utf-8", errors="replace").strip()
+        raise DeployError(f"git {words[0]}: {told}", "deploy from a git checkout of the kiosk")
+    return done.stdout.decode("utf-8", errors="surrogateescape").strip("\n")

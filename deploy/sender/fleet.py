@@ -1,0 +1,143 @@
+"""Several Pis in one command: one after the other, or side by side in a table."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from sender.hosts import Host
+from sender.link import Link
+from sender.push import Sender
+from sender.refusal import DeployError
+
+Say = Callable[[str], None]
+_KIOSK = "/opt/kiosk/current/venv/bin/kiosk"
+_CONFIG = "--config /etc/kiosk/kiosk.toml"
+
+
+def one_after_the_other(
+    hosts: Sequence[Host], work: Callable[[Host], bool], say: Callable[[Host, str], None]
+) -> int:
+    """Do it at each, and stop at the first where it fails: the others are left as they are."""
+    for index, host in enumerate(hosts):
+        try:
+            done = work(host)
+        except DeployError as error:
+            say(host, str(error))
+            done = False
+        if not done:
+            rest = ", ".join(each.name for each in hosts[index + 1 :])
+            if rest:
+                say(host, f"stopped here; not touched: {rest}")
+            return 1
+    return 0
+
+
+def status(sender: Sender, hosts: Sequence[Host], say: Say) -> int:
+    """How each stands, in one table; 1 when one does not answer or is not well."""
+    rows: list[tuple[str, ...]] = [
+        ("kiosk", "release", "state", "camera", "model", "queue", "server")
+    ]
+    well = True
+    for host in hosts:
+        link = sender.link(host)
+        try:
+            document = json.loads(remote(link, f"{_KIOSK} status --json {_CONFIG}"))
+            rows.append(_status_row(host, link, document))
+            well &= document["state"] == "running"
+        except (DeployError, ValueError, KeyError) as error:
+            rows.append((host.name, "-", str(error), "", "", "", ""))
+            well = False
+    _table(rows, say)
+    return 0 if well else 1
+
+
+def doctor(sender: Sender, hosts: Sequence[Host], say: Say) -> int:
+    """Every check of each, those that are not ok, in one table; 1 when one failed."""
+    rows = [("kiosk", "verdict", "check", "found")]
+    failed = False
+    for host in hosts:
+        try:
+            command = f"runuser -u kiosk -- {_KIOSK} doctor --json {_CONFIG}; true"
+            findings = json.loads(remote(sender.link(host), command))
+        except (DeployError, ValueError) as error:
+            rows.append((host.name, "failed", "-", str(error)))
+            failed = True
+            continue
+        amiss = [one for one in findings if one["verdict"] != "ok"]
+        failed |= any(one["verdict"] == "failed" for one in amiss)
+        for one in amiss:
+            rows.append((host.name, one["verdict"], one["what"], one["found"]))
+        rows.append((host.name, "ok", f"{len(findings) - len(amiss)} checks", ""))
+    _table(rows, say)
+    return 1 if failed else 0
+
+
+def logs(sender: Sender, host: Host, words: str) -> int:
+    """The journal, followed until Ctrl-C."""
+    command = f"journalctl -u kiosk -u kiosk-trial {words or '-n 50 -f'}"
+    try:
+        return subprocess.call(sender.link(host).ssh(_as_root(host, command)))
+    except KeyboardInterrupt:
+        return 0
+
+
+def enrol(sender: Sender, host: Host, person: str, images: Sequence[Path], say: Say) -> int:
+    """Enrol a person of pictures that lie here; on the Pi they are in memory only, then gone."""
+    if not person or not images:
+        raise DeployError("expected PERSON=id and IMAGES='a.jpg b.jpg'")
+    for image in images:
+        if not image.is_file():
+            raise DeployError(f"{image}: expected a picture, there is none")
+    names = [f"{index}{image.suffix.lower()}" for index, image in enumerate(images)]
+    link = sender.link(host)
+    said = b""
+    folder = remote(link, "mktemp -d -p /dev/shm").strip()
+    place = shlex.quote(folder)
+    try:
+        for name, image in zip(names, images, strict=True):
+            remote(link, f"cat >{place}/{shlex.quote(name)}", image.read_bytes())
+        pictures = " ".join(f"{place}/{shlex.quote(name)}" for name in names)
+        said = remote(
+            link, f"{_KIOSK} enrol {shlex.quote(person)} {pictures} {_CONFIG}", with_stderr=True
+        ).encode()
+    finally:
+        remote(link, f"rm -rf {place}")
+    say(said.decode().strip())
+    return 0
+
+
+def remote(link: Link, command: str, given: bytes = b"", *, with_stderr: bool = False) -> str:
+    """What a command prints there, run as root; DeployError with its words where it fails."""
+    done = subprocess.run(
+        link.ssh(_as_root(link.host, command)), input=given, capture_output=True, check=False
+    )
+    if done.returncode != 0:
+        raise link.cause(done.stderr, f"status {done.returncode}")
+    out = done.stdout + (done.stderr if with_stderr else b"")
+    return out.decode("utf-8", errors="replace")
+
+
+def _as_root(host: Host, command: str) -> str:
+    return command if host.user == "root" else f"sudo -n sh -c {shlex.quote(command)}"
+
+
+def _status_row(host: Host, link: Link, status: dict[str, Any]) -> tuple[str, ...]:
+    release = remote(link, "basename $(readlink /opt/kiosk/current)").strip()
+    queue, online = status["outbox"], status["online"]
+    waits = f"{queue['pending']} waiting"
+    if queue["quarantined"]:
+        waits += f", {queue['quarantined']} aside"
+    server = {None: "not asked", True: "answers", False: "silent"}[online]
+    model = status["model"] + (" (fallback)" if status.get("fallback") else "")
+    return (host.name, release, status["state"], status["camera"], model, waits, server)
+
+
+def _table(rows: Sequence[Sequence[str]], say: Say) -> None:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -1,0 +1,65 @@
+"""Which Pi is meant: an address, or the name of a file in `deploy/hosts`."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from sender.refusal import DeployError
+
+_ADDRESS = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.:%-]{0,251}[A-Za-z0-9_])?")
+_USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A Pi and how it is reached; `name` is what the person said."""
+
+    name: str
+    address: str
+    user: str = "pi"
+    port: int = 22
+    config: str = ""
+    """The kiosk's configuration on the sender, "" for the one on the Pi."""
+    timezone: str = ""
+    """What the Pi's time zone must be, "" for whatever it is."""
+    health_s: float = 60.0
+
+
+def host_named(name: str, folder: Path, said: dict[str, Any]) -> Host:
+    """The host of a name, `said` on the command line before the file's word; DeployError."""
+    host = Host(name, name)
+    file = folder / f"{name}.toml"
+    if _ADDRESS.fullmatch(name) and file.is_file():
+        host = replace(host, **_settings(file))
+    host = replace(host, **{key: value for key, value in said.items() if value not in ("", None)})
+    if not _ADDRESS.fullmatch(host.address):
+        raise DeployError(f"PI: expected a host's name or address, got {host.address!r}")
+    if not _USER.fullmatch(host.user):
+        raise DeployError(f"PI_USER: expected a user's name, got {host.user!r}")
+    if not 0 < host.port < 65536:
+        raise DeployError(f"PI_PORT: expected 1..65535, got {host.port}")
+    if not 1 <= host.health_s <= 3600:
+        raise DeployError(f"HEALTH_S: expected 1..3600 seconds, got {host.health_s:g}")
+    return host
+
+
+def _settings(file: Path) -> dict[str, Any]:
+    try:
+        found = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DeployError(f"{file}: expected TOML, got: {error}") from error
+    kinds = {f.name: type(f.default) for f in fields(Host) if f.name not in {"name", "address"}}
+    kinds["address"] = str
+    for key, value in found.items():
+        if key not in kinds:
+            raise DeployError(f"{file}: {key}: expected one of {', '.join(sorted(kinds))}")
+        kind = kinds[key]
+        if not isinstance(value, (int, float) if kind is float else kind) or value is True:
+            raise DeployError(f"{file}: {key}: expected {kind.__name__}, got {value!r}")
+    if found.get("config"):
+        found["config"] = str(file.parent / found["config"])
+    return found

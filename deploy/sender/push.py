@@ -1,0 +1,203 @@
+"""One deploy to one Pi, step by step, each told; whatever fails leaves the old release running."""
+
+from __future__ import annotations
+
+import time
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sender.build import File, Release, Target, release_for
+from sender.commit import Commit
+from sender.hosts import Host
+from sender.link import Link
+from sender.refusal import DeployError
+
+Say = Callable[[str], None]
+# A clock that differs by more is worth a word: certificates and estimated times hang on it.
+_CLOCK_S = 300.0
+_CAMERA_MODULES = {"picamera2": "picamera2"}
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Who sends what from where."""
+
+    checkout: Path
+    commit: Commit
+    who: str
+    origin: str
+    code: str = ""
+    """A one-time code of the server, to register the sign key with; "" for none."""
+
+    def link(self, host: Host) -> Link:
+        """A session with a Pi."""
+        return Link(host, self.checkout / "deploy/board", who=self.who, origin=self.origin)
+
+
+def deploy(sender: Sender, host: Host, say: Say) -> bool:
+    """Deploy; whether the release was kept. DeployError before anything was switched."""
+    with sender.link(host) as link:
+        facts = link.ask("check")
+    _tell(facts, host, say)
+    settings = _settings(facts, host)
+    target = Target(facts["codename"], facts["python"], facts["machine"])
+    release = release_for(sender.checkout, sender.commit, target, say)
+    if facts["release"] == release.name and settings == facts["settings"].encode():
+        say(f"{release.name} runs there already, with this configuration: nothing to do")
+        return True
+    say(f"release {release.name} ({facts['release'] or 'none'} runs there)")
+    with sender.link(host) as link:
+        link.ask("sweep", say)
+        send(link, [release.parcel, *release.wheels], say)
+        _unpack(link, sender, release, say)
+        link.ask("modules", say, needed=_modules(settings))
+        link.ask("furnish", say, release=release.name, timezone=host.timezone)
+        changed = settings != facts["settings"].encode()
+        if changed:
+            link.ask("propose", text=settings.decode())
+        link.ask("rehearse", say, release=release.name, proposed=changed)
+        say("on trial now: it is watched from the Pi itself, whatever becomes of this link")
+        plan = {
+            "action": "deploy",
+            "commit": sender.commit.id,
+            "dirty": sender.commit.dirty,
+            "settings": "proposed" if changed else "",
+        }
+        verdict = link.ask("try", say, release=release.name, health_s=host.health_s, facts=plan)
+        kept = told(verdict, say)
+        if kept and sender.code:
+            say(link.ask("register", code=sender.code)["said"])
+    return kept
+
+
+def rollback(sender: Sender, host: Host, say: Say) -> bool:
+    """Go back to the release before; whether that was kept."""
+    with sender.link(host) as link:
+        return told(link.ask("rollback", say, health_s=host.health_s), say)
+
+
+def uninstall(sender: Sender, host: Host, say: Say, *, lose_events: bool) -> bool:
+    """Take the kiosk off a Pi; whether nothing of it was found afterwards."""
+    with sender.link(host) as link:
+        left = link.ask("uninstall", say, lose_events=lose_events)["left"]
+    for path in left:
+        say(f"still there: {path}")
+    return not left
+
+
+def told(verdict: dict[str, Any], say: Say) -> bool:
+    """Tell a verdict, with the journal's last lines where it is a bad one; whether it was kept."""
+    if verdict["outcome"] == "kept":
+        say(f"{verdict['release']} is healthy and stays")
+        return True
+    for line in verdict.get("journal", ()):
+        say(f"    {line}")
+    say(f"{verdict['release']} {verdict['outcome']}: {verdict['why']}")
+    if verdict["outcome"] == "went back":
+        say(f"the release before runs again ({verdict.get('after', '')})")
+    return False
+
+
+def send(link: Link, files: list[File], say: Say) -> None:
+    """Send what the Pi has not, from where the last try was cut off."""
+    here = link.ask("have", files=[file.facts for file in files])
+    lacking = [file for file in files if here[file.sha256] < file.size]
+    if not lacking:
+        say("all packages are there already")
+        return
+    total = sum(file.size - here[file.sha256] for file in lacking)
+    say(f"sending {len(lacking)} of {len(files)} files, {total / 1e6:.1f} MB")
+    meter = _Meter(total, say)
+    for file in lacking:
+        offset = here[file.sha256]
+        meter.begin(offset)
+        link.send(file, offset, meter.progress)
+
+
+class _Meter:
+    """Tells how much is sent, every few seconds."""
+
+    def __init__(self, total: int, say: Say) -> None:
+        self._total, self._say = total, say
+        self._done = 0
+        self._file_at = 0
+        self._told = time.monotonic()
+
+    def begin(self, offset: int) -> None:
+        self._file_at = offset
+
+    def progress(self, name: str, sent: int, _: int) -> None:
+        self._done += sent - self._file_at
+        self._file_at = sent
+        now = time.monotonic()
+        if now - self._told >= 5.0:
+            self._told = now
+            self._say(f"{self._done / 1e6:.1f} of {self._total / 1e6:.1f} MB, {name}")
+
+
+def _unpack(link: Link, sender: Sender, release: Release, say: Say) -> None:
+    facts = {
+        "version": release.version,
+        "commit": sender.commit.id,
+        "dirty": sender.commit.dirty,
+        "who": sender.who,
+        "from": sender.origin,
+    }
+    link.ask(
+        "unpack",
+        say,
+        release=release.name,
+        parcel=release.parcel.facts,
+        wheels=[wheel.facts for wheel in release.wheels],
+        libraries=release.libraries,
+        facts=facts,
+    )
+
+
+def _tell(facts: dict[str, Any], host: Host, say: Say) -> None:
+    """What the Pi is; DeployError names everything that is missing."""
+    say(
+        f"{facts['board']}, {facts['system']} ({facts['machine']}), Python {facts['python']},"
+        f" {facts['free_mb']} MB free, time zone {facts['timezone'] or 'unknown'},"
+        f" power {facts['power']}"
+    )
+    if facts["missing"]:
+        told = "; ".join(f"{each['what']} ({each['hint']})" for each in facts["missing"])
+        raise DeployError(f"{host.name}: {told}", "nothing was changed")
+    for warning in facts["warnings"]:
+        say(f"warning: {warning}")
+    behind = time.time() - facts["utc"]
+    if abs(behind) > _CLOCK_S:
+        word = "behind" if behind > 0 else "ahead"
+        say(f"warning: its clock is {abs(behind) / 3600:.1f} h {word} of this machine's")
+    if host.timezone and facts["timezone"] != host.timezone:
+        say(f"its time zone is {facts['timezone']}, {host.timezone} is wanted: it will be set")
+
+
+def _settings(facts: dict[str, Any], host: Host) -> bytes:
+    """The configuration that will be in force: ours where one was named, else the Pi's own."""
+    if host.config:
+        try:
+            return Path(host.config).read_bytes()
+        except OSError as error:
+            raise DeployError(f"CONFIG={host.config}: {error.strerror}", "name a file") from error
+    if not facts["has_settings"]:
+        raise DeployError(
+            f"{host.name}: expected a configuration there, or CONFIG=file here; got neither",
+            "copy deploy/kiosk.example.toml, set server.url and [camera], and say CONFIG=",
+        )
+    return str(facts["settings"]).encode()
+
+
+def _modules(settings: bytes) -> dict[str, bool]:
+    """Modules of the operating system, and whether this configuration cannot do without."""
+    try:
+        found = tomllib.loads(settings.decode("utf-8"))
+    except ValueError as error:
+        raise DeployError(f"the configuration: expected TOML, got: {error}") from error
+    camera = found.get("camera", {})
+    source = camera.get("source", "picamera2") if isinstance(camera, dict) else "picamera2"
+    return {"systemd": False, "picamera2": source == "picamera2"}
