@@ -146,7 +146,8 @@ def _time(timezone: str) -> Iterator[str]:
 
     if shown("CanNTP") == "yes" and shown("NTP") == "no":
         must("timedatectl", "set-ntp", "true")
-        yield "time synchronisation switched on"
+        if shown("NTP") == "yes":
+            yield "time synchronisation switched on"
     if timezone and shown("Timezone") != timezone:
         must("timedatectl", "set-timezone", timezone, hint="timedatectl list-timezones")
         yield f"time zone set: {timezone}"

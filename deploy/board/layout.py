@@ -8,6 +8,8 @@ from pathlib import Path
 
 SERVICE = "kiosk.service"
 USER = "kiosk"
+READY = "release.json"
+"""In a release's folder once that is whole."""
 # So many bytes must stay free beside what is sent and unpacked.
 SPARE_BYTES = 200 << 20
 
@@ -111,6 +113,11 @@ class Layout:
         if not link.is_symlink() or not link.exists():
             return ""
         return link.readlink().name
+
+
+def folders(parent: Path) -> list[Path]:
+    """The folders in a folder, none where that is not there."""
+    return [path for path in parent.iterdir() if path.is_dir()] if parent.exists() else []
 
 
 def point(link: Path, target: Path) -> None:

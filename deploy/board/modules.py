@@ -15,32 +15,34 @@ PACKAGES = {
 }
 
 
-def see_to(needed: dict[str, bool], say: Callable[[str], None]) -> dict[str, str]:
-    """Install what does not import; of each module what became of it.
+def see_to(wanted: dict[str, str], say: Callable[[str], None]) -> dict[str, str]:
+    """Install what does not import and is wanted; of each module what became of it.
 
-    `needed`: by module, whether the configuration cannot do without. RefusedError names one that
-    cannot be had.
+    `wanted`, by module: "needed", the configuration cannot do without; "wanted", it is better
+    with; "not needed". RefusedError names one that is needed and cannot be had.
     """
-    absent = [name for name in needed if not imports(name)]
-    if not absent:
-        return dict.fromkeys(needed, "there")
-    outcome = {name: "there" for name in needed if name not in absent}
-    for name in absent:
-        outcome[name] = _install(name, say) if there("apt-get") else "no apt-get here"
+    outcome = {}
+    for name, how in wanted.items():
+        if imports(name):
+            outcome[name] = "there"
+            continue
+        outcome[name] = how if how == "not needed" else _install(name, say)
         if outcome[name] == "installed":
             continue
-        if needed[name]:
+        if how == "needed":
             raise RefusedError(
                 f"{PACKAGES[name]}: the configuration needs it, and it cannot be had:"
                 f" {outcome[name]}",
                 "install it by hand, or change the configuration",
             )
-        say(f"{PACKAGES[name]}: not there, and not needed ({outcome[name]})")
+        say(f"{PACKAGES[name]}: absent ({outcome[name]})")
     return outcome
 
 
 def _install(name: str, say: Callable[[str], None]) -> str:
     package = PACKAGES[name]
+    if not there("apt-get"):
+        return "there is no apt-get here"
     say(f"installing {package} from the operating system")
     environ = {"DEBIAN_FRONTEND": "noninteractive"}
     install = ("apt-get", "install", "-y", "-q", "--no-install-recommends", package)

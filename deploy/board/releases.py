@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from board.commands import must
-from board.hygiene import READY, prune_wheels
-from board.layout import Layout, write
+from board.layout import READY, Layout, folders, write
 from board.parcels import place
 from board.refusal import RefusedError
 
@@ -69,7 +68,9 @@ def drop_unused_wheels(layout: Layout) -> None:
     used = {
         wheel["sha256"][:16] for name in kept for wheel in described(layout, name).get("wheels", ())
     }
-    prune_wheels(layout, used)
+    for folder in folders(layout.wheels):
+        if folder.name not in used:
+            shutil.rmtree(folder)
 
 
 def _install(lock: Path, wheels: list[Path], shared: Path) -> None:

@@ -81,7 +81,7 @@ class Desk:
             "have": lambda files: parcels.have(self._layout, files),
             "receive": lambda **file: parcels.receive(self._layout, self._channel, **file),
             "unpack": lambda **told: releases.unpack(self._layout, self._say, **told),
-            "modules": lambda needed: modules.see_to(needed, self._say),
+            "modules": lambda wanted: modules.see_to(wanted, self._say),
             "furnish": lambda **wishes: host.furnish(self._layout, say=self._say, **wishes),
             "propose": self._propose,
             "rehearse": lambda **what: rehearsal.rehearse(self._layout, say=self._say, **what),

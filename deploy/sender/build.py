@@ -85,7 +85,7 @@ def release_for(checkout: Path, commit: Commit, target: Target, say: Say) -> Rel
         lock_hash = hashlib.sha256(lock.read_bytes()).hexdigest()
         libraries = f"{target.codename}-py{target.python}-{target.machine}-{lock_hash[:12]}"
         version = wheel.name.split("-")[1]
-        name = f"{version}-{commit.short}{'-dirty' if commit.dirty else ''}"
+        name = f"{version.partition('+')[0]}-{commit.short}{'-dirty' if commit.dirty else ''}"
         parcel = _parcel(tree, wheel, lock, cache / "parcels" / f"{name}-{target.codename}.zip")
     return Release(name, version, file_at(parcel), tuple(map(file_at, wheels)), libraries)
 

@@ -62,7 +62,7 @@ def doctor(sender: Sender, hosts: Sequence[Host], say: Say) -> int:
     failed = False
     for host in hosts:
         try:
-            command = f"runuser -u kiosk -- {_KIOSK} doctor --json {_CONFIG}; true"
+            command = f"runuser -u kiosk -- {_KIOSK} doctor --json {_CONFIG} || [ $? = 1 ]"
             findings = json.loads(remote(sender.link(host), command))
         except (DeployError, ValueError) as error:
             rows.append((host.name, "failed", "-", str(error)))
@@ -116,6 +116,8 @@ def remote(link: Link, command: str, given: bytes = b"", *, with_stderr: bool = 
     done = subprocess.run(
         link.ssh(_as_root(link.host, command)), input=given, capture_output=True, check=False
     )
+    if b"/opt/kiosk/current/venv/bin/kiosk: not found" in done.stderr:
+        raise DeployError(f"{link.host.name}: no kiosk there yet", "make deploy PI=... CONFIG=...")
     if done.returncode != 0:
         raise link.cause(done.stderr, f"status {done.returncode}")
     out = done.stdout + (done.stderr if with_stderr else b"")

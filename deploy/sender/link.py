@@ -161,21 +161,20 @@ class Link:
     def _lost(self) -> DeployError:
         self._process.kill()
         _, stderr = self._process.communicate()
-        return self.cause(stderr, "the link was lost")
+        return self.cause(
+            stderr, "the link was lost", "what runs there goes on by itself; try again"
+        )
 
-    def cause(self, said: bytes, otherwise: str) -> DeployError:
+    def cause(self, said: bytes, otherwise: str, hint: str = "") -> DeployError:
         """What ssh's words mean, and what to do; `otherwise` where they are not known."""
         text = said.decode("utf-8", errors="replace")
         names = {key: getattr(self.host, key) for key in ("user", "address", "port")}
-        for words, what, hint in _CAUSES:
+        for words, what, advice in _CAUSES:
             if words in text:
                 told = f"{self.host.name}: {what.format(**names)}"
-                return DeployError(told, hint.format(**names))
+                return DeployError(told, advice.format(**names))
         last = " | ".join(text.strip().splitlines()[-3:]) or "no word from it"
-        return DeployError(
-            f"{self.host.name}: {otherwise}: {last}",
-            "what runs there goes on running; try again",
-        )
+        return DeployError(f"{self.host.name}: {otherwise}: {last}", hint)
 
 
 def zipped(board: Path) -> bytes:

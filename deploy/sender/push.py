@@ -18,7 +18,6 @@ from sender.refusal import DeployError
 Say = Callable[[str], None]
 # A clock that differs by more is worth a word: certificates and estimated times hang on it.
 _CLOCK_S = 300.0
-_CAMERA_MODULES = {"picamera2": "picamera2"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +52,7 @@ def deploy(sender: Sender, host: Host, say: Say) -> bool:
         link.ask("sweep", say)
         send(link, [release.parcel, *release.wheels], say)
         _unpack(link, sender, release, say)
-        link.ask("modules", say, needed=_modules(settings))
+        link.ask("modules", say, wanted=_modules(settings))
         link.ask("furnish", say, release=release.name, timezone=host.timezone)
         changed = settings != facts["settings"].encode()
         if changed:
@@ -192,12 +191,17 @@ def _settings(facts: dict[str, Any], host: Host) -> bytes:
     return str(facts["settings"]).encode()
 
 
-def _modules(settings: bytes) -> dict[str, bool]:
-    """Modules of the operating system, and whether this configuration cannot do without."""
+def _modules(settings: bytes) -> dict[str, str]:
+    """Modules of the operating system, and what this configuration makes of each."""
     try:
         found = tomllib.loads(settings.decode("utf-8"))
     except ValueError as error:
         raise DeployError(f"the configuration: expected TOML, got: {error}") from error
     camera = found.get("camera", {})
     source = camera.get("source", "picamera2") if isinstance(camera, dict) else "picamera2"
-    return {"systemd": False, "picamera2": source == "picamera2"}
+    return {
+        "systemd": "wanted",
+        "picamera2": "needed" if source == "picamera2" else "not needed",
+        # No configuration lights a lamp yet.
+        "lgpio": "not needed",
+    }

@@ -1,9 +1,10 @@
 """Boots this machine's own system in a container, changes kept in memory; not a test itself.
 
 `unshare --mount --net --cgroup python boot.py SPEC`: a JSON object with `root` (an empty folder),
-`site_packages`, `python` (the base prefix), `files` (path in the container to text), `links` and
-`group` (a cgroup to make). The container's root is an overlay over /: nothing on disk is touched,
-no network but loopback is there. Replaced by systemd-nspawn at the end.
+`lower` (whose copy it is), `bare` (nothing of the kiosk in it; otherwise `site_packages` and
+`python`, the base prefix), `files` (path in the container to text), `links`, `users` and `group`
+(a cgroup to make). The container's root is an overlay: nothing on disk is touched, no network but
+loopback is there. Replaced by systemd-nspawn at the end.
 """
 
 import json
@@ -20,13 +21,13 @@ def mount(*arguments):
     subprocess.run(["mount", *map(str, arguments)], check=True)
 
 
-def overlay(base):
-    """`base`/root: everything of /, with changes that end with the mount namespace."""
+def overlay(base, lower):
+    """`base`/root: everything of `lower`, with changes that end with the mount namespace."""
     mount("-t", "tmpfs", "tmpfs", base)
     upper, work, root = (base / name for name in ("upper", "work", "root"))
     for folder in (upper, work, root):
         folder.mkdir()
-    options = f"lowerdir=/,upperdir={upper},workdir={work}"
+    options = f"lowerdir={lower},upperdir={upper},workdir={work}"
     mount("-t", "overlay", "overlay", "-o", options, root)
     return root
 
@@ -63,12 +64,9 @@ def furnish(root, spec):
         path = root / name.lstrip("/")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.symlink_to(target)
-    for file, line in (
-        ("passwd", "kiosk:x:990:990::/var/lib/kiosk:/usr/sbin/nologin"),
-        ("group", "kiosk:x:990:"),
-    ):
+    for file, lines in spec["users"].items():
         with (root / "etc" / file).open("a") as stream:
-            stream.write(line + "\n")
+            stream.write("".join(f"{line}\n" for line in lines))
     shutil.rmtree(root / "var/log/journal", ignore_errors=True)
 
 
@@ -81,8 +79,9 @@ def main():
     group.mkdir()
     (group / "cgroup.procs").write_text(str(os.getpid()))
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    root = overlay(Path(spec["root"]))
-    install(root, spec)
+    root = overlay(Path(spec["root"]), spec["lower"])
+    if not spec["bare"]:
+        install(root, spec)
     furnish(root, spec)
     options = ["--quiet", "--register=no", "--keep-unit", "--kill-signal=SIGRTMIN+3"]
     options += ["--machine=kiosk-test", "--console=pipe", "--boot"]

@@ -28,6 +28,12 @@ AllowIsolate=yes
 """
 
 
+_KIOSK_USER = {
+    "passwd": ["kiosk:x:990:990::/var/lib/kiosk:/usr/sbin/nologin"],
+    "group": ["kiosk:x:990:"],
+}
+
+
 def reason_to_skip():
     """Why no container can be booted here, "" where one can."""
     if os.geteuid() != 0:
@@ -37,10 +43,10 @@ def reason_to_skip():
 
 
 class Machine:
-    """A running container."""
+    """A running container; `leader` is its first process, seen from here."""
 
     def __init__(self, leader):
-        self._leader = leader
+        self._leader = self.leader = leader
         self._started = []
 
     def run(self, *command, check=True, **named):
@@ -130,12 +136,15 @@ def _leader_of(process):
 
 
 @contextmanager
-def booted(folder, files, links=None, log=None):
-    """A machine with these files in it, booted; ended with everything in it afterwards."""
+def booted(folder, files, links=None, *, bare=False, lower="/", users=None):
+    """A machine with these files in it, booted; ended with everything in it afterwards.
+
+    `bare`: as fresh from its card, without the kiosk. `lower`: the root file system it is a copy of.
+    """
     root = folder / "machine"
     root.mkdir()
     links = dict(links or {})
-    if _SYSTEMD_PYTHON.is_dir():
+    if _SYSTEMD_PYTHON.is_dir() and not bare:
         links["/opt/extra/systemd"] = str(_SYSTEMD_PYTHON)
     spec = {
         "root": str(root),
@@ -143,6 +152,9 @@ def booted(folder, files, links=None, log=None):
         "site_packages": sysconfig.get_path("purelib"),
         "files": {"/etc/systemd/system/kiosk-test.target": _TARGET, **files},
         "links": links,
+        "bare": bare,
+        "lower": str(lower),
+        "users": users or _KIOSK_USER,
         "group": f"kiosk-test-{os.getpid()}-{time.monotonic_ns()}",
     }
     command = ["unshare", "--mount", "--net", "--cgroup", sys.executable, _BOOT, json.dumps(spec)]
