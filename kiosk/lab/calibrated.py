@@ -6,12 +6,10 @@ import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from kiosk.errors import UserError
 from kiosk.lab.faces import digest_of, pictures_of
+from kiosk.lab.written import read_yaml
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _NAMED = 5
@@ -22,23 +20,13 @@ def hashes_of_folder(folder: Path) -> frozenset[str]:
     return frozenset(digest_of(path) for path in pictures_of(folder))
 
 
-def _document(path: Path) -> Any:
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: a record expected, {error.strerror}") from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path}: a record in YAML expected, {reason}") from error
-
-
 def hashes_of_record(path: Path) -> frozenset[str]:
     """The SHA-256 of every calibration picture that a quantization_config.yaml lists.
 
     `calibration.files` is the list, `calibration.digest` the SHA-256 over the sorted list, one a
     line, as FaceSet.digest. Raises UserError for a record without either, or with another digest.
     """
-    document = _document(path)
+    document = read_yaml(path).value
     section = document.get("calibration") if isinstance(document, dict) else None
     files = section.get("files") if isinstance(section, dict) else None
     if not isinstance(section, dict) or not isinstance(files, list) or not files:
@@ -67,7 +55,7 @@ def hashes_of_record(path: Path) -> frozenset[str]:
 
 def refuse_other_file(path: Path, int8: Path, sha256: str) -> None:
     """UserError unless the record lists this very INT8 file: its calibration is another file's."""
-    document = _document(path)
+    document = read_yaml(path).value
     files = document.get("files") if isinstance(document, dict) else None
     if not isinstance(files, list) or not files:
         raise UserError(
