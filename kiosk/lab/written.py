@@ -142,6 +142,13 @@ class Node:
             raise self.refuse("a finite number of float32")
         return float(value)
 
+    def count(self) -> int:
+        """A whole number of 1 or more."""
+        value = self.value
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise self.refuse("a whole number of 1 or more")
+        return value
+
     def numbers(self) -> list[float]:
         """A list of one finite number or more."""
         values = [each.number() for each in self.items()]
