@@ -59,6 +59,12 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )
     out.set_defaults(action=export_events)
     aside = outbox.add_parser("quarantine", help="what was set aside, and why")
+    aside.add_argument(
+        "--drop", metavar="EVENT_ID", help="take this one out for good; needs --export FILE"
+    )
+    aside.add_argument(
+        "--export", type=Path, metavar="FILE", help="a name that is free: its message goes there"
+    )
     aside.set_defaults(action=show_quarantine)
     again = outbox.add_parser("retry", help="send what was set aside once more")
     again.add_argument(
@@ -201,7 +207,9 @@ def _drained(ask_for: Ask) -> tuple[list[str], list[dict[str, Any]]]:
 
 
 def show_quarantine(options: argparse.Namespace) -> int:
-    """Every event that was set aside, the oldest first."""
+    """Every event that was set aside, the oldest first; or one of them taken out."""
+    if options.drop is not None or options.export is not None:
+        return drop_event(options)
     result = perform(settings_of(options), "outbox.quarantine")
     if options.json:
         say_json(result)
@@ -211,6 +219,34 @@ def show_quarantine(options: argparse.Namespace) -> int:
         for event in result["events"]
     ]
     return _say_events(("seq", "event", "set aside", "reason"), rows, result["quarantined"])
+
+
+def drop_event(options: argparse.Namespace) -> int:
+    """Take one event out of the quarantine once its message is in a file.
+
+    The file is on the disk before the queue is asked to forget, and the queue does so only for
+    somebody who names the very bytes by their hash.
+    """
+    if options.drop is None or options.export is None:
+        raise UserError(
+            "outbox quarantine: expected --drop EVENT_ID and --export FILE together, got one",
+            hint="an event is dropped only when its message is kept elsewhere",
+        )
+    file = options.export
+    if str(file) == "-":
+        raise UserError("--export: expected a file, for standard output may keep nothing")
+    if file.exists():
+        raise UserError(f"{file}: expected a name that is free, there is a file")
+    with desk(settings_of(options), queue_only=True) as ask_for:
+        copy = ask_for("outbox.copy", event=options.drop)
+        write_atomic(file, copy["message"].encode() + b"\n")
+        gone = ask_for("outbox.drop", event=options.drop, sha256=copy["sha256"])
+    complain(f"{file} holds a person's face as numbers: treat it as their photograph")
+    if options.json:
+        say_json({**gone, "file": str(file)})
+    else:
+        say(f"{gone['event_id']} ({gone['seq']}) dropped; its message is in {file} alone")
+    return 0
 
 
 def retry_events(options: argparse.Namespace) -> int:

@@ -191,6 +191,74 @@ def test_times_sent_are_requests_that_carried_the_event(kiosk, named):
     assert "no connection" not in out
 
 
+def test_one_that_was_set_aside_is_dropped_once_it_is_in_a_file(kiosk, filled, tmp_path):
+    """The very message, private, and only then gone from the queue; nothing else is touched."""
+    ids, config = filled
+    file = tmp_path / "dropped.jsonl"
+    command = ("outbox", "quarantine", "--drop", ids[1], "--export", file, "--config", config)
+    status, out, err = kiosk(*command)
+    assert status == 0, err
+    assert out.startswith(f"{ids[1]} (")
+    assert out.endswith(f":2) dropped; its message is in {file} alone\n")
+    assert "photograph" in err
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    (line,) = file.read_bytes().splitlines()
+    assert message.parse(line).event_id == ids[1]
+    counts = json.loads(kiosk("outbox", "status", "--json", "--config", config)[1])
+    assert [counts[name] for name in ("pending", "quarantined", "settled")] == [204, 0, 1]
+    shown = json.loads(kiosk("outbox", "show", ids[1], "--json", "--config", config)[1])
+    assert (shown["state"], shown["answer"]) == ("settled", "dropped")
+    status, _, err = kiosk(*command[:5], tmp_path / "again.jsonl", "--config", config)
+    assert (status, f"{ids[1]} is settled" in err) == (2, True)
+    assert not (tmp_path / "again.jsonl").exists()
+
+
+def test_nothing_is_dropped_without_its_copy(kiosk, filled, tmp_path):
+    """No file, one that is there, one that cannot be made, an event that waits, half the options:
+    the quarantine keeps all."""
+    ids, config = filled
+    (tmp_path / "taken").touch()
+    drop = ("--drop", ids[1])
+    for options, expected in (
+        (drop, 2),
+        (("--export", tmp_path / "free"), 2),
+        ((*drop, "--export", tmp_path / "taken"), 2),
+        ((*drop, "--export", "-"), 2),
+        ((*drop, "--export", tmp_path / "none" / "file"), 1),
+        (("--drop", ids[0], "--export", tmp_path / "free"), 2),
+        (("--drop", "x", "--export", tmp_path / "free"), 2),
+    ):
+        status, out, err = kiosk("outbox", "quarantine", *options, "--config", config)
+        assert (status, out, len(err.splitlines())) == (expected, "", 1), err
+    assert not (tmp_path / "free").exists()
+    listed = json.loads(kiosk("outbox", "quarantine", "--json", "--config", config)[1])
+    assert [event["event_id"] for event in listed["events"]] == [ids[1]]
+
+
+def test_what_cannot_be_read_has_no_copy_and_stays(kiosk, named, tmp_path):
+    """Dropped it would be gone for good: refused, with the reason."""
+    queue = Queue(named)
+    (name,) = queue.fill(1)
+    queue.outbox.quarantine(name, "refused")
+    connection = queue.outbox._queue.database._connection
+    queue.outbox._owner.ask(lambda: connection.execute("UPDATE quarantine SET draft = x'00'"))
+    queue.close()
+    command = (
+        "outbox",
+        "quarantine",
+        "--drop",
+        name,
+        "--export",
+        tmp_path / "f",
+        "--config",
+        named,
+    )
+    status, _, err = kiosk(*command)
+    assert (status, "a message that can be exported" in err) == (2, True)
+    assert not (tmp_path / "f").exists()
+    assert json.loads(kiosk("outbox", "status", "--json", "--config", named)[1])["quarantined"] == 1
+
+
 def test_nothing_is_overwritten(kiosk, filled, tmp_path):
     """A name that is taken is the caller's mistake."""
     _, config = filled
@@ -318,13 +386,16 @@ def test_an_alarm_that_a_command_finds_first_reaches_the_daemons_journal(tmp_pat
     with untold.kept_for_the_daemon(tmp_path, Clock()):
         log.critical("outbox.lost", extra={"fields": {"first": 1, "last": 33}})
         log.warning("outbox.cut_short")
+        log.warning("outbox.dropped", extra={"fields": {"seq": "a:1"}})
     log.critical("outbox.lost", extra={"fields": {"first": 34}})
     with (tmp_path / untold.FILE).open("ab") as file:
         file.write(b'{"event": "outb')
     assert (tmp_path / untold.FILE).stat().st_mode & 0o777 == 0o600
     caplog.clear()
     untold.tell(tmp_path)
-    first, second = caplog.records
+    first, dropped, second = caplog.records
+    assert (dropped.message, dropped.levelno) == ("outbox.dropped", logging.WARNING)
+    assert first.levelno == logging.CRITICAL
     assert first.message == "outbox.lost"
     assert first.fields["last"] == "33"
     assert first.fields["found_at_ms"] == 1_790_000_000_000
