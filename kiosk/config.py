@@ -14,7 +14,7 @@ from msgspec import Meta, Struct
 
 from kiosk.address import in_the_clear
 from kiosk.errors import ConfigError
-from kiosk.files import lacks, read_toml
+from kiosk.files import lacks, read_toml, replaceable_problem
 from kiosk.joint import joint_problems
 from kiosk.tables import Reading
 
@@ -247,6 +247,17 @@ def _missing_files(known: Mapping[str, Any]) -> Iterator[str]:
         path = f"/dev/video{device}" if device.isdecimal() else device
         if lacks(Path(path), Path.is_char_device):
             yield f"camera.device = {device!r}: expected a V4L2 device at {path}, there is none"
+    yield from _unwritable_figures(known)
+
+
+def _unwritable_figures(known: Mapping[str, Any]) -> Iterator[str]:
+    file = known.get("metrics.file")
+    if not file:
+        return
+    state_dir = known.get("paths.state_dir", Paths().state_dir)
+    problem = replaceable_problem(Path(file), Path(state_dir))
+    if problem is not None:
+        yield f"metrics.file = {file!r}: {problem}"
 
 
 def sends_in_the_clear(server: Server) -> bool:

@@ -19,7 +19,7 @@ from kiosk.commands.outbox import disk_words, queue_words
 from kiosk.config import Settings
 from kiosk.control import ask, daemon_listens
 from kiosk.errors import CameraError, KioskError, LinkDownError, UplinkPausedError
-from kiosk.files import lacks, pem_problem
+from kiosk.files import lacks, pem_problem, replaceable_problem
 from kiosk.folder import folder_problem
 from kiosk.outbox.room import FILLING
 from kiosk.people import AS_SAVED
@@ -59,7 +59,7 @@ def examine(path: Path) -> list[Finding]:
         problems = getattr(error, "problems", ()) or (str(error),)
         return [*findings, *(Finding("configuration", "failed", text) for text in problems)]
     findings.append(Finding("configuration", "ok", str(path)))
-    findings += [*_models(settings), *_folders(settings), _camera(settings)]
+    findings += [*_models(settings), *_folders(settings), *_figures(settings), _camera(settings)]
     findings += [*_daemon(settings), *_certificates(settings), *_server(settings)]
     return [*findings, *_gallery(settings)]
 
@@ -153,6 +153,19 @@ def _folders(settings: Settings) -> Iterator[Finding]:
         else:
             found = f"{folder} cannot be written by this user"
             yield Finding(what, "failed", found, _AS_THE_USER)
+
+
+def _figures(settings: Settings) -> Iterator[Finding]:
+    """Whether the file of figures can be kept, where one is asked for."""
+    file = settings.metrics.file
+    if not file:
+        return
+    problem = replaceable_problem(Path(file), Path(settings.paths.state_dir))
+    if problem is None:
+        yield Finding("figures", "ok", f"{file} can be written")
+    else:
+        advice = "make the folder, or give it to the kiosk's user: chown, chmod"
+        yield Finding("figures", "failed", f"metrics.file = {file!r}: {problem}", advice)
 
 
 def _camera(settings: Settings) -> Finding:

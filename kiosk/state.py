@@ -19,6 +19,7 @@ from kiosk import spare
 from kiosk.config import Settings
 from kiosk.decide.gallery import Gallery, Template
 from kiosk.errors import KioskError, OutboxLockedError, UserError, VaultError
+from kiosk.files import lacks
 from kiosk.folder import make_folder
 from kiosk.identity import (
     ID_FILE,
@@ -177,13 +178,18 @@ def open_state(settings: Settings) -> State:
 def open_card(folder: Path, key_id: str, recovery_key: bytes | None) -> State:
     """Open the state folder on the card of another board, under the id that it has there.
 
-    Without a recovery key the card must hold its own secret. Raises VaultError for one that does
-    not open, OutboxLockedError when another process holds it.
+    Without a recovery key the card must hold its own secret. Raises UserError for a folder that is
+    no kiosk's, VaultError for one that does not open, OutboxLockedError when another process
+    holds it.
     """
+    if lacks(folder / OUTBOX_FILE, Path.is_file):
+        raise UserError(
+            f"--from {folder}: expected a kiosk's state folder, "
+            + (f"it holds no {OUTBOX_FILE}" if folder.is_dir() else "there is no such folder"),
+            hint="name the folder as it is mounted here, such as /mnt/var/lib/kiosk",
+        )
 
     def keys() -> tuple[Vault, Device]:
-        if not (folder / OUTBOX_FILE).is_file():
-            raise UserError(f"{folder}: expected a kiosk's state folder, it holds no {OUTBOX_FILE}")
         # Nothing is made here: a new secret beside a queue would open none of it.
         names = (KEY_FILE, RECOVERY_FILE, spare.SPARE_FILE)
         known = [name for name in names if (folder / name).exists()]
@@ -199,18 +205,23 @@ def open_card(folder: Path, key_id: str, recovery_key: bytes | None) -> State:
             return recover_vault(folder, recovery_key), device(folder)
         return open_vault(folder, {}), device(folder)
 
-    return _held(folder, keys, key_id)
+    return _held(folder, keys, key_id, "--from")
 
 
-def _held(folder: Path, keys: Callable[[], tuple[Vault, Device]], key_id: str) -> State:
+def _held(
+    folder: Path,
+    keys: Callable[[], tuple[Vault, Device]],
+    key_id: str,
+    named: str = "paths.state_dir",
+) -> State:
     try:
         descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except (OSError, ValueError) as error:
         # ValueError: a path that no system call takes.
         reason = getattr(error, "strerror", None) or error
         raise KioskError(
-            f"paths.state_dir {folder}: expected a folder to write to, got {reason}",
-            hint="make it writable for this user or set paths.state_dir",
+            f"{named} {folder}: expected a folder to write to, got {reason}",
+            hint=f"make it writable for this user or set {named}",
         ) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -14,7 +14,7 @@ from typing import Any
 
 from kiosk.changeover import in_words
 from kiosk.commands.console import add_config, add_json, complain, say, say_json, settings_of
-from kiosk.commands.outbox import disk_words, queue_words
+from kiosk.commands.outbox import counted, disk_words, queue_words
 
 _LOOK_S = 0.5
 
@@ -132,7 +132,9 @@ def _faults(status: dict[str, Any]) -> Iterator[str]:
         yield _fallback_words(status["fallback"])
     yield from _trouble_words(status)
     if status["outbox"]["quarantined"]:
-        yield f"{status['outbox']['quarantined']} events are set aside: kiosk outbox quarantine"
+        count = status["outbox"]["quarantined"]
+        verb = "is" if count == 1 else "are"
+        yield f"{counted(count)} {verb} set aside: kiosk outbox quarantine"
 
 
 def show_status(options: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
@@ -40,7 +41,12 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     one.add_argument("event", metavar="EVENT_ID", help="as `kiosk outbox list` shows it")
     one.set_defaults(action=show_event)
     out = outbox.add_parser("export", help="write what waits and what was set aside to a file")
-    out.add_argument("file", type=Path, metavar="FILE", help="is made, or replaced as a whole")
+    out.add_argument(
+        "file",
+        type=Path,
+        metavar="FILE",
+        help="a name that is free; - for standard output, which must not be a terminal",
+    )
     out.add_argument(
         "--from",
         dest="folder",
@@ -59,6 +65,12 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     add_json(trial)
     trial.set_defaults(action=rehearse_on)
     aside = outbox.add_parser("quarantine", help="what was set aside, and why")
+    aside.add_argument(
+        "--drop", metavar="EVENT_ID", help="take this one out for good; needs --export FILE"
+    )
+    aside.add_argument(
+        "--export", type=Path, metavar="FILE", help="a name that is free: its message goes there"
+    )
     aside.set_defaults(action=show_quarantine)
     again = outbox.add_parser("retry", help="send what was set aside once more")
     again.add_argument(
@@ -87,11 +99,16 @@ def list_events(options: argparse.Namespace) -> int:
     if options.json:
         say_json(result)
         return 0
+    events = result["events"]
     rows = [
         (event["seq"], event["event_id"], _moment(event["seen_ms"]), str(event["attempts"]))
-        for event in result["events"]
+        for event in events
     ]
-    return _say_events(("seq", "event", "seen", "attempts"), rows, result["pending"])
+    _say_events(("seq", "event", "seen", "times sent"), rows, result["pending"])
+    if events and not events[0]["attempts"]:
+        # What is counted is requests that carried it; a look for the server carries none.
+        say("0 times sent: no connection has stood that could carry it; kiosk status says why")
+    return 0
 
 
 def _say_events(head: Sequence[str], rows: Sequence[Sequence[str]], there: int) -> int:
@@ -120,22 +137,48 @@ def export_events(options: argparse.Namespace) -> int:
     All stay where they are; what the server then gets from both sides it counts once. 1 when some
     of them cannot be read: these are named, the others are in the file.
     """
-    if options.file.exists():
+    to_output = str(options.file) == "-"
+    if to_output:
+        _check_output(options)
+    elif options.file.exists():
         raise UserError(f"{options.file}: expected a name that is free, there is a file")
     with _queue_of(options) as ask_for:
         messages, unreadable = _drained(ask_for)
-    write_atomic(options.file, b"".join(f"{line}\n".encode() for line in messages))
-    if options.file.stat().st_mode & 0o077:
-        complain(f"{options.file}: its file system keeps no modes; others can read it")
-    complain("the file holds people's faces as numbers: treat it as their photographs")
+    if to_output:
+        for line in messages:
+            say(line)
+    else:
+        write_atomic(options.file, b"".join(f"{line}\n".encode() for line in messages))
+        if options.file.stat().st_mode & 0o077:
+            complain(f"{options.file}: its file system keeps no modes; others can read it")
+    where = "standard output" if to_output else str(options.file)
+    complain(f"{where} holds people's faces as numbers: treat it as their photographs")
     for event in unreadable:
         complain(f"left out: {event['event_id']} ({event['seq']}): {event['reason']}")
     if options.json:
-        file = str(options.file)
-        say_json({"file": file, "events": len(messages), "unreadable": unreadable})
-    else:
-        say(f"{len(messages)} events in {options.file}; they stay queued here as well")
+        say_json({"file": where, "events": len(messages), "unreadable": unreadable})
+        return 1 if unreadable else 0
+    count = len(messages)
+    stay = "it stays queued" if count == 1 else "they stay queued"
+    tell = complain if to_output else say
+    tell(f"{counted(count)} in {where}; {stay} here as well")
     return 1 if unreadable else 0
+
+
+def counted(count: int) -> str:
+    """So many events, in words."""
+    return f"{count} event" if count == 1 else f"{count} events"
+
+
+def _check_output(options: argparse.Namespace) -> None:
+    if options.json:
+        raise UserError("outbox export -: expected without --json, both would go to one output")
+    if sys.stdout.isatty():
+        raise UserError(
+            "outbox export -: expected standard output to lead to a file or a program, got a"
+            " terminal",
+            hint="name a FILE, or add: > FILE",
+        )
 
 
 def _queue_of(options: argparse.Namespace) -> AbstractContextManager[Ask]:
@@ -196,7 +239,9 @@ def rehearse_on(options: argparse.Namespace) -> int:
 
 
 def show_quarantine(options: argparse.Namespace) -> int:
-    """Every event that was set aside, the oldest first."""
+    """Every event that was set aside, the oldest first; or one of them taken out."""
+    if options.drop is not None or options.export is not None:
+        return drop_event(options)
     result = perform(settings_of(options), "outbox.quarantine")
     if options.json:
         say_json(result)
@@ -206,6 +251,34 @@ def show_quarantine(options: argparse.Namespace) -> int:
         for event in result["events"]
     ]
     return _say_events(("seq", "event", "set aside", "reason"), rows, result["quarantined"])
+
+
+def drop_event(options: argparse.Namespace) -> int:
+    """Take one event out of the quarantine once its message is in a file.
+
+    The file is on the disk before the queue is asked to forget, and the queue does so only for
+    somebody who names the very bytes by their hash.
+    """
+    if options.drop is None or options.export is None:
+        raise UserError(
+            "outbox quarantine: expected --drop EVENT_ID and --export FILE together, got one",
+            hint="an event is dropped only when its message is kept elsewhere",
+        )
+    file = options.export
+    if str(file) == "-":
+        raise UserError("--export: expected a file, for standard output may keep nothing")
+    if file.exists():
+        raise UserError(f"{file}: expected a name that is free, there is a file")
+    with desk(settings_of(options), queue_only=True) as ask_for:
+        copy = ask_for("outbox.copy", event=options.drop)
+        write_atomic(file, copy["message"].encode() + b"\n")
+        gone = ask_for("outbox.drop", event=options.drop, sha256=copy["sha256"])
+    complain(f"{file} holds a person's face as numbers: treat it as their photograph")
+    if options.json:
+        say_json({**gone, "file": str(file)})
+    else:
+        say(f"{gone['event_id']} ({gone['seq']}) dropped; its message is in {file} alone")
+    return 0
 
 
 def retry_events(options: argparse.Namespace) -> int:

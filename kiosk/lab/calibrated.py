@@ -5,31 +5,58 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import yaml
+from typing import get_args
 
 from kiosk.errors import UserError
+from kiosk.lab.calibrate import Method
 from kiosk.lab.faces import digest_of, pictures_of
+from kiosk.lab.written import read_yaml
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _NAMED = 5
+_METHODS: dict[str, Method] = {m: m for m in get_args(Method)}
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """What calibration has seen: the SHA-256 of each picture; people and method where recorded."""
+
+    hashes: frozenset[str]
+    people: int | None = None
+    method: Method | None = None
+
+
+def of_record(path: Path, int8: Path, sha256: str) -> Calibrated:
+    """What a quantization_config.yaml says of the calibration of this very INT8 file.
+
+    `calibration.people` counts people, `recipe.calibration` of the file is its method; without
+    one it is `calibration.method`. Raises UserError, by its key, for a value that is none, and
+    for the record of another file.
+    """
+    refuse_other_file(path, int8, sha256)
+    hashes, record = hashes_of_record(path), read_yaml(path)
+    section = record["calibration"]
+    people = None
+    if "people" in section and section["people"].value is not None:
+        people = section["people"].count()
+    listed = next(
+        file
+        for file in record["files"].items()
+        if isinstance(file.value, dict) and file.value.get("sha256") == sha256
+    )
+    method = None
+    if "recipe" in listed:
+        method = listed["recipe"]["calibration"]
+    elif "method" in section:
+        method = section["method"]
+    return Calibrated(hashes, people, None if method is None else _METHODS[method.one_of(_METHODS)])
 
 
 def hashes_of_folder(folder: Path) -> frozenset[str]:
     """The SHA-256 of every picture file below a folder."""
     return frozenset(digest_of(path) for path in pictures_of(folder))
-
-
-def _document(path: Path) -> Any:
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: a record expected, {error.strerror}") from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path}: a record in YAML expected, {reason}") from error
 
 
 def hashes_of_record(path: Path) -> frozenset[str]:
@@ -38,7 +65,7 @@ def hashes_of_record(path: Path) -> frozenset[str]:
     `calibration.files` is the list, `calibration.digest` the SHA-256 over the sorted list, one a
     line, as FaceSet.digest. Raises UserError for a record without either, or with another digest.
     """
-    document = _document(path)
+    document = read_yaml(path).value
     section = document.get("calibration") if isinstance(document, dict) else None
     files = section.get("files") if isinstance(section, dict) else None
     if not isinstance(section, dict) or not isinstance(files, list) or not files:
@@ -67,7 +94,7 @@ def hashes_of_record(path: Path) -> frozenset[str]:
 
 def refuse_other_file(path: Path, int8: Path, sha256: str) -> None:
     """UserError unless the record lists this very INT8 file: its calibration is another file's."""
-    document = _document(path)
+    document = read_yaml(path).value
     files = document.get("files") if isinstance(document, dict) else None
     if not isinstance(files, list) or not files:
         raise UserError(

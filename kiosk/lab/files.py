@@ -7,7 +7,7 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -74,11 +74,14 @@ def claimed(out: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def staged(out: Path, *, last: str) -> Iterator[Path]:
+def staged(
+    out: Path, *, last: str, before: Callable[[Collection[str]], None] = lambda _: None
+) -> Iterator[Path]:
     """A folder to write a set of files into, which all get to `out` when the block ends well.
 
     `last` is what speaks of the others: what is there of that name goes first, and the new one
-    comes when they are in place, so that it never speaks of files that are not there.
+    comes when they are in place, so that it never speaks of files that are not there. `before` is
+    told the names of the set when it is whole and none of it is in place.
     """
     try:
         # Of a build that was killed: whoever is here holds the folder alone.
@@ -86,6 +89,7 @@ def staged(out: Path, *, last: str) -> Iterator[Path]:
             shutil.rmtree(left, ignore_errors=True)
         with tempfile.TemporaryDirectory(prefix=_STAGE, dir=out) as scratch:
             yield Path(scratch)
+            before([path.name for path in Path(scratch).iterdir()])
             (out / last).unlink(missing_ok=True)
             sync_folder(out)
             for path in sorted(Path(scratch).iterdir(), key=lambda path: path.name == last):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kiosk.lab import machine
 from kiosk.lab.build import Built, Made, Validation, write_files
+from kiosk.lab.earlier import Aside, models_of, set_aside
 from kiosk.lab.figures import report_data
 from kiosk.lab.files import staged, write_bytes
 from kiosk.lab.gate import failing, not_judged, passes
@@ -22,13 +25,32 @@ REPORT_NAME, DATA_NAME = "report.html", "report_data.json"
 _TYPES = {"S8": "INT8", "U8": "UINT8"}
 
 
-def write_outcome(built: Built) -> dict[str, Any]:
-    """Write models, record, ranges, report and figures into the build's folder; the record.
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The record of a build, and what was set aside of an earlier one, None for nothing."""
 
-    Without a variant that passes there is no model and no record, only the report.
+    document: dict[str, Any]
+    aside: Aside | None
+
+
+def write_outcome(built: Built) -> Outcome:
+    """Write models, record, ranges, report and figures into the build's folder.
+
+    Without a variant that passes there is no model and no record, only the report. What an
+    earlier build left there and this one does not replace is set aside. KioskError when the
+    folder cannot be written.
     """
-    with staged(built.request.out, last=CONFIG_NAME) as folder:
-        return _write(built, folder)
+    request, aside = built.request, None
+    beside = (CONFIG_NAME, RANGES_NAME, DATA_NAME, REPORT_NAME)
+
+    def make_way(new: Collection[str]) -> None:
+        nonlocal aside
+        models = models_of(request.out, request.name, request.subject.path)
+        aside = set_aside(request.out, models, beside, new)
+
+    with staged(request.out, last=CONFIG_NAME, before=make_way) as folder:
+        document = _write(built, folder)
+    return Outcome(document, aside)
 
 
 def _write(built: Built, out: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import onnx
 from kiosk.errors import UserError
 from kiosk.lab.assemble import assemble
 from kiosk.lab.files import blank_of, write_model
+from kiosk.lab.fitting import check_fit
 from kiosk.lab.prepare import base_of, float_forms
 from kiosk.lab.progress import say
 from kiosk.lab.quantise import to_bytes
@@ -49,13 +50,17 @@ def rebuild(
 
     The FP32 source is looked for by its hash: beside the record, in the current folder, and among
     the manifest's files (the shipped one unless another is given).
-    Raises UserError when it is not there, ModelError for a file that does not run here.
+    Raises UserError when it is not there, and, before any file is made, for whatever in the
+    record or its ranges is no such value or does not fit the source; ModelError for a file that
+    does not run here.
     """
     record = read_record(record_path)
     entries = (load_manifest() if manifest is None else manifest).entries
     known = [e.path for e in entries if e.kind == "embedder" and e.path.is_file()]
     subject = read_subject(_source(record, record_path.parent, source, known), manifest=manifest)
     base, forms = base_of(subject), float_forms(subject)
+    check_fit(record, base)
+    _check_forms(record, forms)
     made = []
     for remake in record.remakes:
         say(f"making {remake.file}")
@@ -73,14 +78,17 @@ def _digest_of(path: Path) -> str | None:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
+def _check_forms(record: Record, forms: dict[str, onnx.ModelProto]) -> None:
+    for item, remake in zip(record.listed["files"].items(), record.remakes, strict=True):
+        if remake.plan is None:
+            item["form"].one_of(tuple(forms))
+
+
 def _graph(
     record: Record, remake: Remake, base: onnx.ModelProto, forms: dict[str, onnx.ModelProto]
 ) -> onnx.ModelProto:
     if remake.plan is None:
-        if remake.float_form not in forms:
-            known = ", ".join(forms)
-            raise UserError(f"{remake.file}: one of the forms {known} expected, got another")
-        return forms[remake.float_form]
+        return forms[str(remake.float_form)]
     with tempfile.TemporaryDirectory() as scratch:
         ranges = record.write_ranges(remake.plan, Path(scratch))
         return assemble(base, record.factors, remake.plan, ranges).shipped

@@ -17,13 +17,19 @@ from typing import Any
 
 import yaml
 
-from kiosk.errors import UserError
+from kiosk.errors import ModelError, UserError
 from kiosk.lab.assemble import Form, Plan
-from kiosk.lab.bias import Corrections
 from kiosk.lab.quantise import recipe_from, recipe_ranges_name
+from kiosk.lab.written import Node, json_in, read_bytes, read_yaml
 
 CONFIG_NAME = "quantization_config.yaml"
 RANGES_NAME = "quantization_ranges.json"
+_FORMS: tuple[Form, ...] = ("qdq", "nhwc")
+_METHODS = tuple(f"CalibrationMethod.{name}" for name in ("MinMax", "Entropy", "Percentile"))
+_FLOAT_TYPES = ("float16", "float32")
+_TYPES = (*_FLOAT_TYPES, "float64", "int32", "int64")
+_TAKEN = {"avg", "std", "lowest", "highest", "hist", "hist_edges", "bins"}
+_COUNTS = {"hist", "bins"}
 _LIBRARIES = ("onnx", "onnxruntime", "numpy", "face-kiosk")
 
 
@@ -39,21 +45,26 @@ class Remake:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What `kiosk lab rebuild` needs: the source by hash, the files, factors and ranges."""
+    """What `kiosk lab rebuild` needs: the source by hash, the files, factors and ranges.
+
+    `listed` and `sidecar` are the record and the ranges beside it as they were read and checked.
+    """
 
     source: str
     source_sha256: str
     remakes: tuple[Remake, ...]
     factors: dict[str, list[float]]
-    ranges: dict[str, Any]
+    listed: Node
+    sidecar: Node
+
+    def ranges_node(self, plan: Plan) -> Node:
+        """The plan's ranges; UserError when there are none of that name."""
+        return self.sidecar["ranges"][recipe_ranges_name(plan.recipe)]
 
     def write_ranges(self, plan: Plan, folder: Path) -> Path:
         """The plan's ranges as the file that ONNX Runtime's quantiser reads."""
-        name = recipe_ranges_name(plan.recipe)
-        if name not in self.ranges:
-            raise UserError(f"{RANGES_NAME}: ranges called {name} expected, it has none")
-        path = folder / f"{name}.json"
-        path.write_text(json.dumps(self.ranges[name]), encoding="utf-8")
+        path = folder / f"{recipe_ranges_name(plan.recipe)}.json"
+        path.write_text(json.dumps(self.ranges_node(plan).value), encoding="utf-8")
         return path
 
 
@@ -86,77 +97,105 @@ def read_record(path: Path) -> Record:
 
     Raises UserError, naming file and key, for what is missing, malformed, or of another hash.
     """
-    document = _mapping(path, _load_yaml(path))
-    try:
-        source, listed, beside = document["source"], document["files"], document["ranges"]
-        sidecar = path.parent / _file_name(path, beside["file"])
-        data = _read(sidecar)
-        digest = hashlib.sha256(data).hexdigest()
-        if digest != beside["sha256"]:
-            raise UserError(f"{sidecar}: SHA-256 {beside['sha256']} expected, got {digest}")
-        made = json.loads(data)
-        remakes = tuple(_remake(path, item, made["corrections"]) for item in listed)
-        _check_names(path, [remake.file for remake in remakes])
-        return Record(
-            str(source["file"]), str(source["sha256"]), remakes, made["factors"], made["ranges"]
-        )
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+    listed = read_yaml(path)
+    source, files, beside = listed["source"], listed["files"].items(), listed["ranges"]
+    path_beside = path.parent / beside["file"].file_name()
+    data = read_bytes(path_beside)
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != beside["sha256"].sha256():
         raise UserError(
-            f"{path}: a record of `kiosk lab build` expected, {type(error).__name__}: {error}",
-            hint="take the file that the build wrote, unchanged",
-        ) from error
+            f"{path_beside}: SHA-256 {beside['sha256'].value}, by ranges.sha256 of {path.name},"
+            f" expected, got {digest}",
+            hint="take both files of one build, unchanged",
+        )
+    sidecar = json_in(path_beside, data)
+    remakes = tuple(_remake(item, sidecar["corrections"]) for item in files)
+    _check_names(listed["files"], files)
+    for _, ranges in sidecar["ranges"].members():
+        _check_ranges(ranges)
+    return Record(
+        source["file"].file_name(),
+        source["sha256"].sha256(),
+        remakes,
+        {name: _factors(each) for name, each in sidecar["factors"].members()},
+        listed,
+        sidecar,
+    )
 
 
-def _file_name(path: Path, name: Any) -> str:
-    """The name of a file in a folder: a record from elsewhere reaches nothing else."""
-    if (
-        not isinstance(name, str)
-        or not name.isprintable()
-        or name in {"", ".", ".."}
-        or Path(name).name != name
-    ):
-        raise UserError(f"{path}: the name of a file expected, without a folder, got {name!r}")
-    return name
-
-
-def _check_names(path: Path, names: list[str]) -> None:
+def _check_names(files: Node, items: list[Node]) -> None:
     """A record's models: one at least, each of its own name, none in place of anything else."""
-    if not names:
-        raise UserError(f"{path}: files expected, the name and SHA-256 of each model; it has none")
-    for name in names:
+    if not items:
+        raise files.refuse("files expected, the name and SHA-256 of each model")
+    seen: set[str] = set()
+    for item in items:
+        name = item["file"].file_name()
         if not name.endswith(".onnx"):
-            raise UserError(f"{path}: the name of an .onnx file expected, got {name!r}")
-        if names.count(name) > 1:
-            raise UserError(f"{path}: different names of files expected, got {name!r} twice")
+            raise item["file"].refuse("the name of an .onnx file")
+        if name in seen:
+            raise item["file"].refuse("different names of files", f"{name!r} twice")
+        seen.add(name)
 
 
-def _remake(path: Path, item: dict[str, Any], corrections: dict[str, Corrections]) -> Remake:
-    form, file = item["form"], _file_name(path, item["file"])
+def _remake(item: Node, corrections: Node) -> Remake:
+    form, file, sha256 = item["form"], item["file"].file_name(), item["sha256"].sha256()
     if "recipe" not in item:
-        return Remake(file, str(item["sha256"]), str(form), None)
-    written: Form = "nhwc" if form == "nhwc" else "qdq"
-    recipe = recipe_from(item["recipe"])
+        return Remake(file, sha256, form.text(), None)
+    written: Form = "nhwc" if form.one_of(_FORMS) == "nhwc" else "qdq"
+    try:
+        recipe = recipe_from(item["recipe"].value)
+    except ModelError as error:
+        raise item["recipe"].refuse("a recipe of quantisation", _after(error.message)) from error
+    if not 0.0 < item["recipe"]["percentile"].number() <= 100.0:
+        raise item["recipe"]["percentile"].refuse("more than 0 to 100")
     plan = Plan(written, recipe, {})
-    plan = Plan(written, recipe, corrections[plan.variant])
-    return Remake(file, str(item["sha256"]), None, plan)
+    moves = {name: each.numbers() for name, each in corrections[plan.variant].members()}
+    return Remake(file, sha256, None, Plan(written, recipe, moves))
 
 
-def _load_yaml(path: Path) -> Any:
-    try:
-        return yaml.safe_load(_read(path))
-    except yaml.YAMLError as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path}: a record in YAML expected, {reason}") from error
+def _after(message: str) -> str:
+    """What msgspec says, without the words that stand before it."""
+    return message.partition("got: ")[2] or message.partition("expected, ")[2]
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: expected a file to read, {error.strerror}") from error
+def _factors(factors: Node) -> list[float]:
+    for each in factors.items():
+        if each.number() <= 0.0:
+            raise each.refuse("a number above 0")
+    return factors.numbers()
 
 
-def _mapping(path: Path, document: Any) -> dict[str, Any]:
-    if not isinstance(document, dict):
-        raise UserError(f"{path}: a record with keys expected, got {type(document).__name__}")
-    return document
+def _check_ranges(ranges: Node) -> None:
+    """The form that ONNX Runtime's quantiser reads, with a least and a greatest value for each."""
+    ranges["CLS"].one_of(("TensorsData",))
+    method = ranges["calibration_method"]
+    method["CLS"].one_of(("CalibrationMethod",))
+    method["value"].one_of(_METHODS)
+    for _, entry in ranges["data"].members():
+        lowest, highest = _bound(entry["lowest"]), _bound(entry["highest"])
+        if highest < lowest:
+            raise entry["highest"].refuse(f"at least the lowest, {lowest:g}", f"{highest:g}")
+        for name, each in entry.members():
+            if name == "CLS":
+                each.one_of(("TensorData",))
+            elif name not in _TAKEN:
+                raise each.refuse(f"one of {', '.join(sorted(_TAKEN))}", "another key")
+            else:
+                _values(each, _TYPES if name in _COUNTS else _FLOAT_TYPES)
+
+
+def _bound(end: Node) -> float:
+    values = _values(end, _FLOAT_TYPES)
+    if len(values) != 1:
+        raise end.refuse("one number for the whole tensor", f"a list of {len(values)}")
+    return values[0]
+
+
+def _values(node: Node, types: tuple[str, ...]) -> list[float]:
+    """A number, or an array as it is written down: its values and their type."""
+    if not isinstance(node.value, dict):
+        return [node.number()]
+    node["CLS"].one_of(("numpy.array",))
+    node["dtype"].one_of(types)
+    data = node["data"]
+    return data.numbers() if isinstance(data.value, list) else [data.number()]

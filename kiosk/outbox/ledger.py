@@ -3,6 +3,7 @@
 queued -> settled       the server has it: id, number, time and a hash stay, the rest is erased
 queued -> quarantined   the server refuses it, or it cannot be sent: everything is kept
 quarantined -> queued   somebody asks for another try: the same bytes, in the old place
+quarantined -> settled  somebody has taken a copy and drops it: its answer is `dropped`
 """
 
 from __future__ import annotations
@@ -229,6 +230,20 @@ class Ledger:
             for event in events:
                 rows.take_back(event)
         return events
+
+    def drop(self, event_id: str, body_sha256: bytes) -> Recorded:
+        """Settle an event in quarantine as dropped; UserError unless its body has this hash."""
+        with self._rows() as rows:
+            event = _in_quarantine(rows, event_id)
+            if event.body_sha256 != body_sha256:
+                known = "none yet" if event.body_sha256 is None else event.body_sha256.hex()
+                raise UserError(
+                    f"expected the SHA-256 of the message of {event_id}, {known}, got"
+                    f" {body_sha256.hex()}",
+                    hint="export it first; nothing was changed",
+                )
+            rows.drop(event)
+        return event
 
     def status(self) -> OutboxStatus:
         """Return the counts, in the same time however many events were settled."""

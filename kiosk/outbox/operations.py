@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,6 +16,7 @@ from kiosk.wire.jsontext import quoted, read_object
 MOST_SHOWN = 1000
 # Frozen in one transaction, which a punch may have to wait for.
 _SLICE = 100
+_SHA256 = re.compile("[0-9a-f]{64}")
 # An embedding is as good as a photograph, and no use to a reader.
 _BIOMETRIC = {"F2_DATA", "F2_META"}
 
@@ -31,6 +34,8 @@ def operations(outbox: Outbox) -> Mapping[str, Operation]:
         "outbox.export": lambda request: _export(outbox, request["beyond"]),
         "outbox.quarantine": lambda _: _quarantine(outbox),
         "outbox.retry": lambda request: _retry(outbox, request["events"]),
+        "outbox.copy": lambda request: _copy(outbox, request["event"]),
+        "outbox.drop": lambda request: _drop(outbox, request["event"], request["sha256"]),
     }
 
 
@@ -62,9 +67,7 @@ def _list(outbox: Outbox, limit: Any) -> dict[str, Any]:
 
 def _show(outbox: Outbox, event_id: Any) -> dict[str, Any]:
     """All that is kept of one event but for the face."""
-    if not isinstance(event_id, str):
-        raise UserError(f"event: expected an event id, got {quoted(event_id)}")
-    shown = outbox.show(event_id)
+    shown = outbox.show(_name(event_id))
     fields = None if shown.body is None else read_object(shown.body, MessageError)
     return {
         **_facts(shown.event),
@@ -91,6 +94,38 @@ def _export(outbox: Outbox, beyond: Any) -> dict[str, Any]:
         ],
         "beyond": slice_[-1].event.position if slice_ else None,
     }
+
+
+def _copy(outbox: Outbox, event_id: Any) -> dict[str, Any]:
+    """The message of one event that was set aside, and what to name it by when it is dropped."""
+    shown = outbox.show(_name(event_id))
+    if shown.event.state != "quarantined":
+        raise UserError(
+            f"expected an event that was set aside, {event_id} is {shown.event.state}",
+            hint="`kiosk outbox quarantine` lists them; nothing was changed",
+        )
+    (one,) = outbox.export(1, beyond=shown.event.position - 1)
+    if one.body is None or one.event.event_id != event_id:
+        raise UserError(
+            f"{event_id}: expected a message that can be exported, got: {one.unreadable}",
+            hint="what cannot be read has no copy elsewhere, so it stays",
+        )
+    digest = hashlib.sha256(one.body).hexdigest()
+    return {**_facts(one.event), "message": one.body.decode("utf-8"), "sha256": digest}
+
+
+def _drop(outbox: Outbox, event_id: Any, sha256: Any) -> dict[str, Any]:
+    """Take out an event of which somebody has the message."""
+    if not isinstance(sha256, str) or not _SHA256.fullmatch(sha256):
+        raise UserError(f"sha256: expected 64 hexadecimal digits, got {quoted(sha256)}")
+    event = outbox.drop(_name(event_id), bytes.fromhex(sha256))
+    return {"event_id": event.event_id, "seq": event.seq}
+
+
+def _name(event_id: Any) -> str:
+    if not isinstance(event_id, str):
+        raise UserError(f"event: expected an event id, got {quoted(event_id)}")
+    return event_id
 
 
 def _facts(event: Recorded) -> dict[str, Any]:

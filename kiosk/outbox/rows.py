@@ -10,6 +10,8 @@ from kiosk.errors import OutboxDamagedError, OutboxError
 from kiosk.types import Direction, ReceiptStatus, Stamp, Trust
 from kiosk.wire.eventid import is_event_id
 
+DROPPED = "dropped"
+"""Stands where a settled event has the server's answer, for one that a person took out."""
 _TRUSTS = tuple(trust.value for trust in Trust)
 _STAMP = "event.utc_ms, event.boottime_ns, boot.boot_id, event.trust"
 _EVENT = (
@@ -267,6 +269,18 @@ class Rows:
             SetAside(_recorded(row[:-2]), row[-2], row[-1])
             for row in self._connection.execute(_SET_ASIDE, (limit,)).fetchall()
         ]
+
+    def drop(self, event: Recorded) -> None:
+        """Delete what an event in quarantine holds: somebody has its message elsewhere."""
+        self.run("DELETE FROM quarantine WHERE position = ?", event.position)
+        self.run(
+            "UPDATE event SET state = 'settled', answer = ? WHERE position = ?",
+            *(DROPPED, event.position),
+        )
+        self.run(
+            "UPDATE epoch SET quarantined = quarantined - 1, settled = settled + 1 WHERE id = ?",
+            event.epoch,
+        )
 
     def take_back(self, event: Recorded) -> None:
         """Move all that an event in quarantine holds back to its old place in the queue."""

@@ -182,6 +182,18 @@ class Outbox:
         self.arrived.set()
         return [event.event_id for event in events]
 
+    def drop(self, event_id: str, body_sha256: bytes) -> Recorded:
+        """Take out an event that was set aside: all but id, SEQ, time and hash is erased.
+
+        Its number stays accounted for, as settled with the answer `dropped`. `body_sha256` proves
+        that whoever asks has the message: UserError for another one, and for an event that is not
+        in quarantine; nothing is changed then.
+        """
+        event = self._ask(lambda ledger: ledger.drop(event_id, body_sha256))
+        fields = self._facts(event) | {"body_sha256": body_sha256.hex()}
+        log.warning("outbox.dropped", extra={"fields": fields})
+        return event
+
     def note_time(self, now: Stamp, *, rtc: bool) -> None:
         """Note the clock of this boot: what dates or bounds the events seen without one.
 

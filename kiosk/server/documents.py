@@ -139,9 +139,12 @@ class Alarm(BaseModel):
 
 
 class Attendance(BaseModel):
-    """Records, the newest first, and all alarms."""
+    """One page of the records that fit, the newest first, and all alarms."""
 
     attendance: list[AttendanceRecord]
+    total: int = Field(description="how many records fit")
+    page: int = Field(description="which page this is, from 1")
+    pages: int = Field(description="how many there are; 1 where nothing fits")
     alarms: list[Alarm]
 
 

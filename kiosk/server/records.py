@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from dataclasses import asdict
 from datetime import date
 from importlib import resources
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Header, Query
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
@@ -16,23 +18,29 @@ from pydantic import AfterValidator
 from kiosk.server.auth import Guard
 from kiosk.server.documents import Attendance, problems
 from kiosk.server.store import Store
+from kiosk.server.tables import Filter
 
 _HEADERS = {"Cache-Control": "no-store", "Vary": "Accept"}
 
 
 def _is_day(text: str) -> str:
-    date.fromisoformat(text)
+    if text:
+        date.fromisoformat(text)
     return text
 
 
-Day = Annotated[str, Query(pattern=r"^\d{4}-\d{2}-\d{2}$"), AfterValidator(_is_day)]
+# A form without a script sends its empty fields: they are no filter.
+Day = Annotated[str, Query(pattern=r"^(\d{4}-\d{2}-\d{2})?$"), AfterValidator(_is_day)]
+Name = Annotated[str, Query(max_length=200)]
 Limit = Annotated[int, Query(ge=1, le=1000)]
+PageNumber = Annotated[int, Query(ge=1, le=1_000_000)]
+_LIMIT = 200
 
 
 def router(store: Store, guard: Guard) -> APIRouter:
     """GET /attendance, and / that leads there."""
     routes = APIRouter(tags=["records"])
-    page = _Page()
+    document = _Page()
 
     @routes.get("/", include_in_schema=False)
     def start() -> Response:
@@ -48,21 +56,55 @@ def router(store: Store, guard: Guard) -> APIRouter:
         },
     )
     def attendance(
+        *,
         accept: Annotated[str, Header()] = "",
-        day: Day | None = None,
-        employee: Annotated[str | None, Query(max_length=200)] = None,
-        limit: Limit = 200,
+        day: Day = "",
+        employee: Name = "",
+        device: Name = "",
+        page: PageNumber = 1,
+        limit: Limit = _LIMIT,
     ) -> Response:
-        """Records of one UTC day and one employee, the newest first; a page by `Accept`."""
+        """Records of one UTC day, employee and kiosk, the newest first, in pages of `limit`.
+
+        JSON, or HTML by `Accept`. A page beyond the last is empty, and `pages` says which is.
+        """
+        # No id begins or ends with a space, but what is pasted often does.
+        wanted = Filter(day or None, employee.strip() or None, device.strip() or None)
+        total = store.count(wanted)
         shown = {
-            "attendance": store.attendance(day=day, employee=employee, limit=limit),
+            "attendance": store.attendance(wanted, limit=limit, offset=(page - 1) * limit),
+            "total": total,
+            "page": page,
+            "pages": max(1, -(-total // limit)),
             "alarms": store.alarms(),
         }
         if not _wants_page(accept):
             return JSONResponse(shown, headers=_HEADERS)
-        return page.render(shown | {"day": day, "employee": employee, "limit": limit})
+        known = store.recorded()
+        return document.render(shown | known | _places(wanted, shown, limit))
 
     return routes
+
+
+def _places(wanted: Filter, shown: dict[str, Any], limit: int) -> dict[str, Any]:
+    """What the page says of where it stands, and where its links lead: they keep the filter."""
+    page, pages = shown["page"], shown["pages"]
+    kept = {name: value for name, value in asdict(wanted).items() if value}
+    kept |= {"limit": str(limit)} if limit != _LIMIT else {}
+
+    def link(number: int) -> str:
+        query = urlencode(kept | ({"page": str(number)} if number > 1 else {}))
+        return f"/attendance?{query}" if query else "/attendance"
+
+    return {
+        "wanted": wanted,
+        "limit": None if limit == _LIMIT else limit,
+        "first": (page - 1) * limit + 1,
+        "newer": link(page - 1) if 1 < page <= pages else None,
+        "older": link(page + 1) if page < pages else None,
+        "newest": link(1),
+        "oldest": link(pages),
+    }
 
 
 def _wants_page(accept: str) -> bool:

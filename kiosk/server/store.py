@@ -17,11 +17,15 @@ from kiosk.clock import Clock
 from kiosk.errors import Fate, KioskError, UserError
 from kiosk.server.tables import (
     APPLICATION_ID,
+    COUNT,
+    DEVICES,
+    EMPLOYEES,
     INSERT,
     LIST,
     PRAGMAS,
     TABLES,
     VERSION,
+    Filter,
     Record,
     Unreadable,
     values_of,
@@ -31,6 +35,7 @@ from kiosk.types import FloatArray, ReceiptStatus
 _SCHEME = "sqlite:///"
 _OTHER_BODY = "another body under a known event id"
 _ALARMS_SHOWN = 100
+_NAMES_SHOWN = 1000
 
 
 class StoreError(KioskError):
@@ -138,16 +143,24 @@ class Store:
         with self._reading() as connection:
             return _digest_of(connection, device, event_id) == body_sha256
 
-    def attendance(
-        self, *, day: str | None, employee: str | None, limit: int
-    ) -> list[dict[str, Any]]:
-        """Records, the newest first, of one UTC day (YYYY-MM-DD) and one employee if given."""
-        first, last = (f"{day}T00:00:00.000Z", f"{day}T23:59:59.999Z") if day else (None, None)
-        asked = {"first": first, "last": last, "employee": employee, "limit": limit}
+    def attendance(self, wanted: Filter, *, limit: int, offset: int = 0) -> list[dict[str, Any]]:
+        """Records that fit, the newest first, `limit` of them after the first `offset`."""
         return [
             row | {"signed": bool(row["signed"]), "disagrees": bool(row["disagrees"])}
-            for row in self._rows(LIST, asked)
+            for row in self._rows(LIST, wanted.values() | {"limit": limit, "offset": offset})
         ]
+
+    def count(self, wanted: Filter) -> int:
+        """How many records fit."""
+        return int(self._rows(COUNT, wanted.values())[0]["total"])
+
+    def recorded(self) -> dict[str, list[str]]:
+        """Whom and what records are of: `devices` and `employees`, in order, 1,000 of each."""
+        names = {"devices": DEVICES, "employees": EMPLOYEES}
+        most = {"most": _NAMES_SHOWN}
+        return {
+            what: [row["name"] for row in self._rows(query, most)] for what, query in names.items()
+        }
 
     def alarms(self) -> list[dict[str, Any]]:
         """What somebody must look at, the newest first, at most 100."""

@@ -82,6 +82,24 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
+class Filter:
+    """Which records are asked for: of one UTC day (YYYY-MM-DD), one employee, one device (D1)."""
+
+    day: str | None = None
+    employee: str | None = None
+    device: str | None = None
+
+    def values(self) -> dict[str, str | None]:
+        """What COUNT and LIST are given."""
+        return {
+            "first": self.day and f"{self.day}T00:00:00.000Z",
+            "last": self.day and f"{self.day}T23:59:59.999Z",
+            "employee": self.employee,
+            "device": self.device,
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Unreadable:
     """An event of a known sender that could not be recorded, and why."""
 
@@ -100,13 +118,28 @@ INSERT = (
     f"INSERT INTO attendance ({', '.join(_COLUMNS)}, received)"  # noqa: S608
     f" VALUES ({', '.join('?' * (len(_COLUMNS) + 1))})"
 )
+_FITS = """
+(:first IS NULL OR seen BETWEEN :first AND :last)
+  AND (:employee IS NULL OR employee = :employee) AND (:device IS NULL OR device = :device)
+"""
+COUNT = f"SELECT count(*) AS total FROM attendance WHERE {_FITS}"  # noqa: S608
 LIST = f"""
 SELECT {_SHOWN}, received, (
     SELECT count(*) FROM alarm
     WHERE alarm.device = attendance.device AND alarm.event_id = attendance.event_id
 ) AS conflicts
 FROM attendance
-WHERE (:first IS NULL OR seen BETWEEN :first AND :last)
-  AND (:employee IS NULL OR employee = :employee)
-ORDER BY seen DESC, id DESC LIMIT :limit
+WHERE {_FITS}
+ORDER BY seen DESC, id DESC LIMIT :limit OFFSET :offset
 """  # noqa: S608
+# From one value of an index to the next: `DISTINCT` would read every row.
+_NAMES = """
+WITH RECURSIVE known (name) AS (
+    SELECT min({column}) FROM attendance
+    UNION ALL
+    SELECT (SELECT min({column}) FROM attendance WHERE {column} > name) FROM known
+    WHERE name IS NOT NULL
+)
+SELECT name FROM known WHERE name IS NOT NULL LIMIT :most
+"""
+DEVICES, EMPLOYEES = (_NAMES.format(column=column) for column in ("device", "employee"))

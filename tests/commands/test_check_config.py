@@ -1,6 +1,8 @@
 """`kiosk check-config`: for a program, and what a file names that is not there."""
 
 import json
+import os
+import pwd
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,65 @@ def test_what_is_not_there_is_told(kiosk, config, more, told):
     status, _, err = kiosk("check-config", path)
     (line,) = err.splitlines()
     assert (status, told in line) == (2, True), line
+
+
+def figures_at(config, file):
+    """A configuration that keeps its figures in this file."""
+    path = config()
+    path.write_text(f'{path.read_text()}[metrics]\nfile = "{file}"\n')
+    return path
+
+
+def test_a_folder_of_figures_that_is_none_is_told(kiosk, config, tmp_path):
+    """Nothing there, a file in its place, a folder where the file should be; and one that is right,
+    whether the file is there already or not."""
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.prom").mkdir()
+    for file, words in (
+        ("/no/figures/kiosk.prom", "expected a folder at '/no/figures', there is none"),
+        (tmp_path / "file" / "kiosk.prom", f"expected a folder at '{tmp_path}/file', it is a file"),
+        (tmp_path / "folder.prom", "expected a file or nothing there, it is a folder"),
+    ):
+        status, _, err = kiosk("check-config", figures_at(config, file))
+        (line,) = err.splitlines()
+        assert (status, f"metrics.file = '{file}': {words}" in line) == (2, True), line
+    for _ in range(2):
+        assert kiosk("check-config", figures_at(config, tmp_path / "kiosk.prom"))[0] == 0
+        (tmp_path / "kiosk.prom").touch()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives folders to another user")
+def test_a_folder_of_figures_is_held_against_the_kiosks_own_user(kiosk, config, tmp_path):
+    """Root asks, the owner of the state folder runs: mode and owner decide, not who asks. Before
+    there is a state folder nobody knows the user."""
+    folder = tmp_path / "figures"
+    folder.mkdir(mode=0o755)
+    for each in folder.parents:
+        if not each.stat().st_mode & 0o001:
+            each.chmod(each.stat().st_mode | 0o011)
+    path = figures_at(config, folder / "kiosk.prom")
+    assert kiosk("check-config", path)[0] == 0
+    nobody = pwd.getpwnam("nobody")
+    (tmp_path / "state").mkdir()
+    os.chown(tmp_path / "state", nobody.pw_uid, nobody.pw_gid)
+    status, _, err = kiosk("check-config", path)
+    assert status == 2
+    assert "a folder that nobody, as whom the kiosk runs, may write in, got" in err
+    assert f"'{folder}' with owner root and mode 0755" in err
+    os.chown(folder, 0, nobody.pw_gid)
+    assert kiosk("check-config", path)[0] == 2
+    folder.chmod(0o775)
+    assert kiosk("check-config", path)[0] == 0
+    os.chown(folder, nobody.pw_uid, 0)
+    folder.chmod(0o755)
+    assert kiosk("check-config", path)[0] == 0
+    folder.chmod(0o577)
+    assert kiosk("check-config", path)[0] == 2
+    folder.chmod(0o755)
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    folder.rename(closed / "figures")
+    assert kiosk("check-config", figures_at(config, closed / "figures" / "kiosk.prom"))[0] == 2
 
 
 def test_models_for_the_kiosks_user_alone_are_no_problem(kiosk, config):

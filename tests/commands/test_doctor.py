@@ -212,3 +212,13 @@ def test_a_camera_that_is_there_is_not_opened(findings, monkeypatch, camera):
     monkeypatch.setattr("kiosk.health.find_spec", lambda name: name)
     monkeypatch.setattr("cv2.VideoCapture", None)
     assert findings(more=f"[camera]\n{camera}\n")["camera"]["verdict"] == "ok"
+
+
+def test_figures_that_nobody_can_keep_are_told(findings, tmp_path):
+    """The folder of metrics.file, as check-config sees it; nothing where no file is asked for."""
+    assert "figures" not in findings()
+    table = f'[metrics]\nfile = "{tmp_path}/kiosk.prom"\n'
+    assert findings(more=table)["figures"]["verdict"] == "ok"
+    found = findings(more=table.replace("kiosk.prom", "none/kiosk.prom"))["figures"]
+    assert found["verdict"] == "failed"
+    assert f"expected a folder at '{tmp_path}/none', there is none" in found["found"]

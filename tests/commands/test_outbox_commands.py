@@ -104,7 +104,7 @@ def test_the_queue_is_listed(kiosk, filled):
     assert status == 0
     assert ids[0] in out
     assert ids[1] not in out
-    assert out.splitlines()[-1] == "and 202 later ones"
+    assert "and 202 later ones" in out.splitlines()
     status, out, _ = kiosk("outbox", "list", "--json", "--config", config)
     shown = json.loads(out)
     assert (status, shown["pending"], len(shown["events"])) == (0, 204, 50)
@@ -143,6 +143,120 @@ def test_everything_is_exported_once_signed_and_private(kiosk, filled, tmp_path)
     status, out, _ = kiosk("outbox", "export", again, "--config", config)
     assert (status, out.split()[0]) == (0, "205")
     assert again.read_bytes() == file.read_bytes()
+
+
+def test_one_event_is_one(kiosk, named, tmp_path):
+    """In the words for a person."""
+    queue = Queue(named)
+    queue.fill(1)
+    queue.close()
+    file = tmp_path / "events.jsonl"
+    _, out, _ = kiosk("outbox", "export", file, "--config", named)
+    assert out == f"1 event in {file}; it stays queued here as well\n"
+
+
+def test_a_dash_is_standard_output(kiosk, filled, tmp_path, monkeypatch):
+    """The messages and nothing else; words go to standard error, and a terminal is refused: it
+    would keep people's faces in its history."""
+    ids, config = filled
+    monkeypatch.chdir(tmp_path)
+    status, out, err = kiosk("outbox", "export", "-", "--config", config)
+    assert status == 0
+    assert [message.parse(line.encode()).event_id for line in out.splitlines()] == ids
+    assert "205 events in standard output; they stay queued here as well" in err
+    assert "photographs" in err
+    assert not (tmp_path / "-").exists()
+    assert kiosk("outbox", "export", "-", "--json", "--config", config)[0] == 2
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    status, out, err = kiosk("outbox", "export", "-", "--config", config)
+    assert (status, out) == (2, "")
+    assert "got a terminal" in err
+
+
+def test_times_sent_are_requests_that_carried_the_event(kiosk, named):
+    """A server that cannot be reached is no request; each answer that ends nothing is one."""
+    queue = Queue(named)
+    ids = queue.fill(2)
+    queue.close()
+    _, out, _ = kiosk("outbox", "list", "--config", named)
+    assert "times sent" in out
+    assert out.splitlines()[-1].startswith("0 times sent: no connection has stood")
+    queue = Queue(named)
+    for _ in range(3):
+        queue.outbox.lease(1)
+    queue.close()
+    _, out, _ = kiosk("outbox", "list", "--config", named)
+    first = next(line for line in out.splitlines() if ids[0] in line)
+    assert first.split()[-1] == "3"
+    assert "no connection" not in out
+
+
+def test_one_that_was_set_aside_is_dropped_once_it_is_in_a_file(kiosk, filled, tmp_path):
+    """The very message, private, and only then gone from the queue; nothing else is touched."""
+    ids, config = filled
+    file = tmp_path / "dropped.jsonl"
+    command = ("outbox", "quarantine", "--drop", ids[1], "--export", file, "--config", config)
+    status, out, err = kiosk(*command)
+    assert status == 0, err
+    assert out.startswith(f"{ids[1]} (")
+    assert out.endswith(f":2) dropped; its message is in {file} alone\n")
+    assert "photograph" in err
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    (line,) = file.read_bytes().splitlines()
+    assert message.parse(line).event_id == ids[1]
+    counts = json.loads(kiosk("outbox", "status", "--json", "--config", config)[1])
+    assert [counts[name] for name in ("pending", "quarantined", "settled")] == [204, 0, 1]
+    shown = json.loads(kiosk("outbox", "show", ids[1], "--json", "--config", config)[1])
+    assert (shown["state"], shown["answer"]) == ("settled", "dropped")
+    status, _, err = kiosk(*command[:5], tmp_path / "again.jsonl", "--config", config)
+    assert (status, f"{ids[1]} is settled" in err) == (2, True)
+    assert not (tmp_path / "again.jsonl").exists()
+
+
+def test_nothing_is_dropped_without_its_copy(kiosk, filled, tmp_path):
+    """No file, one that is there, one that cannot be made, an event that waits, half the options:
+    the quarantine keeps all."""
+    ids, config = filled
+    (tmp_path / "taken").touch()
+    drop = ("--drop", ids[1])
+    for options, expected in (
+        (drop, 2),
+        (("--export", tmp_path / "free"), 2),
+        ((*drop, "--export", tmp_path / "taken"), 2),
+        ((*drop, "--export", "-"), 2),
+        ((*drop, "--export", tmp_path / "none" / "file"), 1),
+        (("--drop", ids[0], "--export", tmp_path / "free"), 2),
+        (("--drop", "x", "--export", tmp_path / "free"), 2),
+    ):
+        status, out, err = kiosk("outbox", "quarantine", *options, "--config", config)
+        assert (status, out, len(err.splitlines())) == (expected, "", 1), err
+    assert not (tmp_path / "free").exists()
+    listed = json.loads(kiosk("outbox", "quarantine", "--json", "--config", config)[1])
+    assert [event["event_id"] for event in listed["events"]] == [ids[1]]
+
+
+def test_what_cannot_be_read_has_no_copy_and_stays(kiosk, named, tmp_path):
+    """Dropped it would be gone for good: refused, with the reason."""
+    queue = Queue(named)
+    (name,) = queue.fill(1)
+    queue.outbox.quarantine(name, "refused")
+    connection = queue.outbox._queue.database._connection
+    queue.outbox._owner.ask(lambda: connection.execute("UPDATE quarantine SET draft = x'00'"))
+    queue.close()
+    command = (
+        "outbox",
+        "quarantine",
+        "--drop",
+        name,
+        "--export",
+        tmp_path / "f",
+        "--config",
+        named,
+    )
+    status, _, err = kiosk(*command)
+    assert (status, "a message that can be exported" in err) == (2, True)
+    assert not (tmp_path / "f").exists()
+    assert json.loads(kiosk("outbox", "status", "--json", "--config", named)[1])["quarantined"] == 1
 
 
 def test_nothing_is_overwritten(kiosk, filled, tmp_path):
@@ -240,8 +354,24 @@ def test_what_opens_no_card_is_named(kiosk, config, dead, tmp_path, wrong):
     assert {"another key": "authenticate", "no key": "--recovery-key", "no folder": "no outbox.db"}[
         wrong
     ] in err
+    assert "paths.state_dir" not in err
     assert not file.exists()
     assert {*before, "lock"} >= {path.name for path in card.iterdir()} - {"kiosk.toml"}
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_folder_that_is_no_card_is_named_by_its_option(kiosk, config, tmp_path, there):
+    """--from was given, so --from is named, and nothing is made in the folder."""
+    card, file = tmp_path / "card", tmp_path / "events.jsonl"
+    if there:
+        card.mkdir()
+    command = ("outbox", "export", file, "--from", card, "--config", config())
+    status, _, err = kiosk(*command)
+    assert status == 2
+    words = "it holds no outbox.db" if there else "there is no such folder"
+    assert f"--from {card}: expected a kiosk's state folder, {words}" in err
+    assert "paths.state_dir" not in err
+    assert not there or list(card.iterdir()) == []
 
 
 def test_an_alarm_that_a_command_finds_first_reaches_the_daemons_journal(tmp_path, caplog):
@@ -256,13 +386,16 @@ def test_an_alarm_that_a_command_finds_first_reaches_the_daemons_journal(tmp_pat
     with untold.kept_for_the_daemon(tmp_path, Clock()):
         log.critical("outbox.lost", extra={"fields": {"first": 1, "last": 33}})
         log.warning("outbox.cut_short")
+        log.warning("outbox.dropped", extra={"fields": {"seq": "a:1"}})
     log.critical("outbox.lost", extra={"fields": {"first": 34}})
     with (tmp_path / untold.FILE).open("ab") as file:
         file.write(b'{"event": "outb')
     assert (tmp_path / untold.FILE).stat().st_mode & 0o777 == 0o600
     caplog.clear()
     untold.tell(tmp_path)
-    first, second = caplog.records
+    first, dropped, second = caplog.records
+    assert (dropped.message, dropped.levelno) == ("outbox.dropped", logging.WARNING)
+    assert first.levelno == logging.CRITICAL
     assert first.message == "outbox.lost"
     assert first.fields["last"] == "33"
     assert first.fields["found_at_ms"] == 1_790_000_000_000

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from kiosk.__main__ import main
+from kiosk.errors import ModelError
 from kiosk.lab.build import Built
 from kiosk.lab.files import claimed
 from kiosk.lab.quantise import in_int8
@@ -99,8 +100,6 @@ def test_nothing_that_fails_the_gate_gets_a_name(sets, capsys, monkeypatch):
     advice of the report, and pictures that gave nothing, are told."""
     monkeypatch.setattr("kiosk.lab.gate.LEAST_MEAN_COSINE", 0.999999)
     (sets / "calibration" / "torn.png").write_bytes(b"torn")
-    (sets / "out").mkdir()
-    (sets / "out" / "quantization_config.yaml").write_text("of an earlier build")
     assert build(sets) == 1
     said = capsys.readouterr()
     assert "mean cosine > 0.999999 expected" in said.err
@@ -114,6 +113,42 @@ def test_nothing_that_fails_the_gate_gets_a_name(sets, capsys, monkeypatch):
     assert page.count("(&gt; 0.999999 expected)") >= 4
     names = {path.name for path in (sets / "out").iterdir()}
     assert names == {"report.html", "report_data.json"}
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def test_an_earlier_builds_files_are_not_taken_for_those_of_one_that_fails(
+    sets, capsys, monkeypatch
+):
+    """Nothing passes: models, record and report of the build before lie whole in a folder of their
+    own, which is named; the record still remakes them. A search without a find moves nothing."""
+    assert build(sets) == 0
+    out, before = sets / "out", contents(sets / "out")
+    with monkeypatch.context() as patched:
+        patched.setattr("kiosk.lab.build.Search.run", fail_to_find)
+        capsys.readouterr()
+        assert build(sets) == 1
+    said = capsys.readouterr().err
+    assert f"{out}: nothing was written; of an earlier build, as they were: small-fp32" in said
+    assert contents(out) == before
+    monkeypatch.setattr("kiosk.lab.gate.LEAST_MEAN_COSINE", 0.999999)
+    assert build(sets, "--json") == 1
+    said = capsys.readouterr()
+    assert "mean cosine > 0.999999 expected" in said.err
+    assert f"of an earlier build, now in {out / 'earlier-1'}: quantization_config.yaml" in said.err
+    told = json.loads(said.out)["set_aside"]
+    assert told[0] == str(out / "earlier-1")
+    assert set(told[1:]) == set(before)
+    assert set(contents(out)) == {"report.html", "report_data.json"}
+    assert contents(out / "earlier-1") == before
+    kept = rebuild(out / "earlier-1" / "quantization_config.yaml", sets / "small-fp32.onnx", None)
+    assert all(each.same for each in kept)
+
+
+def fail_to_find(_):
+    raise ModelError("nothing found")
 
 
 def test_faces_that_name_nobody_are_refused_before_the_search(sets, capsys):

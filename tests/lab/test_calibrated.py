@@ -83,7 +83,7 @@ def test_a_record_that_cannot_be_used_is_named(tmp_path, content, complaint):
 
 def test_a_missing_record_is_named(tmp_path):
     """The file that is not there is named."""
-    with pytest.raises(UserError, match=r"absent\.yaml: a record expected"):
+    with pytest.raises(UserError, match=r"absent\.yaml: expected a file to read, No such file"):
         hashes_of_record(tmp_path / "absent.yaml")
 
 

@@ -232,7 +232,7 @@ def test_a_record_reaches_nothing_outside_its_folders(record, tmp_path, name, pl
 def test_a_key_that_is_missing_is_named(record, key):
     """No traceback of a dictionary."""
     changed(record, lambda d: d.pop(key))
-    with pytest.raises(UserError, match=f"KeyError: '{key}'"):
+    with pytest.raises(UserError, match=f"{key}: a value expected, got nothing: the key is"):
         read_record(record)
 
 
@@ -250,12 +250,12 @@ def test_what_is_no_record_is_refused_by_name(tmp_path, content):
 def test_a_form_that_nobody_knows_is_refused(record):
     """A record of a newer workshop, or one changed by hand."""
     changed(record, lambda d: d["files"][0].update(form="x^2"))
-    with pytest.raises(UserError, match=r"fp32\.onnx: one of the forms PRelu nodes"):
+    with pytest.raises(UserError, match=r"files\[0\]\.form: one of PRelu nodes, .*'x\^2'"):
         rebuild(record, None, None)
 
 
 def test_ranges_that_are_not_there_are_named(record):
     """A recipe whose ranges the sidecar does not hold."""
     changed(record, lambda d: d["files"][1]["recipe"].update(calibration="Entropy"))
-    with pytest.raises(UserError, match="ranges called entropy expected"):
+    with pytest.raises(UserError, match=r"ranges\.entropy: a value expected"):
         rebuild(record, None, None)

@@ -158,6 +158,53 @@ def test_an_overlap_with_the_record_is_refused(tiny_embedder, crops, tmp_path, c
     assert "not checked" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("files", "section", "method"),
+    [
+        ({"recipe": {"calibration": "MinMax"}}, {"method": "Percentile"}, "MinMax"),
+        ({}, {"method": "MinMax"}, "MinMax"),
+        ({"recipe": {"calibration": "Percentile"}}, {"method": "MinMax"}, "Percentile"),
+    ],
+)
+def test_people_and_method_of_the_record_are_in_the_advice(
+    pair, tmp_path, capsys, files, section, method
+):
+    """Few people are told, and MinMax where the file's own recipe, not only another's, says so."""
+    fp32, int8 = pair()
+    record = record_of(fp32, int8)
+    record["files"][-1] |= files
+    known = calibrated_with(["0a" * 32])
+    known["calibration"] |= {"people": 3, **section}
+    path = tmp_path / "quantization_config.yaml"
+    path.write_text(yaml.safe_dump(record | known))
+    images = write_crops(tmp_path / "held", people=2, each=5)
+    arguments = (fp32, int8, "--images", images, "--record", path, "--no-identities")
+    assert validate(*arguments, "--json") == 1
+    told = {e["key"]: e for e in json.loads(capsys.readouterr().out)["advice"]}
+    assert told["few-people"]["seen"] == "Calibration knows 3 people."
+    assert ("min-max" in told) == (method == "MinMax")
+
+
+@pytest.mark.parametrize(
+    ("section", "complaint"),
+    [
+        ({"people": "ten"}, "calibration.people: a whole number of 1 or more expected, got 'ten'"),
+        ({"people": 0}, "calibration.people: a whole number of 1 or more expected, got 0"),
+        ({"method": "Odd"}, "calibration.method: one of MinMax, Entropy, Percentile expected"),
+    ],
+)
+def test_a_record_whose_calibration_is_none_is_named(
+    tiny_embedder, crops, tmp_path, capsys, section, complaint
+):
+    """No advice is drawn from a number that is none."""
+    model, path = tiny_embedder(), tmp_path / "quantization_config.yaml"
+    known = calibrated_with(["0a" * 32])
+    known["calibration"] |= section
+    path.write_text(yaml.safe_dump(record_of(model) | known))
+    assert validate(model, model, "--images", crops(people=2), "--record", path) == 2
+    assert complaint in capsys.readouterr().err
+
+
 def test_an_unchecked_overlap_is_said(tiny_embedder, crops, capsys):
     """Without --calibration and --record the verdict says what was not checked."""
     model = tiny_embedder()

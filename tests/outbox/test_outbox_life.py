@@ -416,6 +416,59 @@ def test_quarantine_tells_why_and_when(outbox, punches, clock):
     assert {a.utc_ms for a in aside} == {clock.utc_ms}
 
 
+def test_what_is_dropped_is_erased_and_stays_accounted_for(reopen, punches, ask, caplog):
+    """Settled as `dropped`: number, id and hash stay for ever, the message does not; journalled;
+    the others go on, also after a restart."""
+    outbox = reopen()
+    first, second = punches.make(), punches.make()
+    seq = outbox.put(first)
+    outbox.put(second)
+    body = outbox.lease(1)[0].body
+    outbox.settle(first.event_id, Receipt(ReceiptStatus.REJECTED, 0.0))
+    digest = hashlib.sha256(body).digest()
+    caplog.clear()
+    assert outbox.drop(first.event_id, digest).seq == seq
+    (said,) = [r for r in caplog.records if r.message == "outbox.dropped"]
+    assert said.levelno == logging.WARNING
+    facts = {"event_id": first.event_id, "seq": seq, "body_sha256": digest.hex()}
+    assert facts.items() <= said.fields.items()
+    outbox = reopen()
+    status = outbox.status()
+    assert (status.pending, status.quarantined, status.settled, status.highest) == (1, 0, 1, 2)
+    shown = outbox.show(first.event_id)
+    assert (shown.event.state, shown.answer, shown.body) == ("settled", "dropped", None)
+    assert (shown.event.seq, shown.event.body_sha256) == (seq, digest)
+    assert ask(outbox, "SELECT count(*) FROM quarantine") == [(0,)]
+    with pytest.raises(OutboxError, match="new event id"):
+        outbox.put(first)
+    for gone in (
+        lambda: outbox.drop(first.event_id, digest),
+        lambda: outbox.retry([first.event_id]),
+    ):
+        with pytest.raises(UserError, match="is settled"):
+            gone()
+    outbox.lease(1)
+    outbox.settle(second.event_id, OK)
+    assert outbox.status().settled == 2
+
+
+def test_nothing_is_dropped_without_the_hash_of_its_message(outbox, punches):
+    """Of another message, of none that was frozen yet, or of what still waits: all stays."""
+    first, second = punches.make(), punches.make()
+    for punch in (first, second):
+        outbox.put(punch)
+    outbox.quarantine(first.event_id, "refused")
+    for name, why in ((first.event_id, "none yet"), (second.event_id, "is queued")):
+        with pytest.raises(UserError, match=why):
+            outbox.drop(name, bytes(32))
+    (copy, _) = outbox.export(2, beyond=0)
+    with pytest.raises(UserError, match="expected the SHA-256 of the message"):
+        outbox.drop(first.event_id, bytes(32))
+    assert (outbox.status().pending, outbox.status().quarantined) == (1, 1)
+    outbox.drop(first.event_id, hashlib.sha256(copy.body).digest())
+    assert (outbox.status().pending, outbox.status().quarantined) == (1, 0)
+
+
 @pytest.mark.parametrize("everything", [False, True])
 def test_what_was_set_aside_is_queued_again(reopen, punches, everything):
     """The same body, in its old place, counted as waiting; also after a restart."""

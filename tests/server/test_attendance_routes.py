@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import threading
 
 import numpy as np
@@ -298,10 +299,78 @@ def test_filters(client, kiosk):
     assert shown("day=2025-10-09") == [1]
     assert shown("employee=anna&limit=1") == [3]
     assert shown("employee=nobody") == []
-    for wrong in ("day=2025-13-40", "day=yesterday", "limit=0", "limit=x"):
+    assert shown("employee=%20anna%20") == [3, 1]
+    assert shown("day=&employee=&device=") == [3, 2, 1]
+    assert shown(f"device={kiosk.device}&employee=bert") == [2]
+    assert shown("device=another") == []
+    wrongs = ("day=2025-13-40", "day=yesterday", "limit=0", "limit=x", "page=0", "page=x")
+    for wrong in (*wrongs, f"page={10**30}"):
         reply = client.get(f"/attendance?{wrong}")
         assert reply.status_code == 422
         assert wrong.split("=")[0] in reply.json()["error"]
+
+
+def html(client, address):
+    reply = client.get(address, headers={"Accept": "text/html"})
+    assert reply.status_code == 200
+    return reply.text
+
+
+def test_pages_hold_every_record_once(client, kiosk):
+    """Newest first over all of them, counted for a program and linked for a person; the links keep
+    the filter, and a page beyond the last leads back."""
+    for number in range(1, 6):
+        answer(client, kiosk.body(1, number, employee="anna & co"))
+    answer(client, kiosk.body(1, 6, employee="bert"))
+    query, found = "/attendance?employee=anna+%26+co&limit=2", []
+    for page in (1, 2, 3):
+        reply = client.get(f"{query}&page={page}").json()
+        assert (reply["total"], reply["page"], reply["pages"]) == (5, page, 3)
+        found += [int(r["event_id"][-2:]) for r in reply["attendance"]]
+    assert found == [5, 4, 3, 2, 1]
+    assert client.get(f"{query}&page=4").json()["attendance"] == []
+    page = html(client, f"{query}&page=2")
+    link = 'href="/attendance?employee=anna+%26+co&amp;limit=2'
+    assert f'{link}" rel="prev"' in page
+    assert f'{link}&amp;page=3" rel="next"' in page
+    assert "3 to 4 of" in page
+    assert "5 records of" in page
+    assert 'rel="next"' not in html(client, f"{query}&page=3")
+    assert 'rel="prev"' not in html(client, query)
+    beyond = html(client, f"{query}&page=9")
+    assert f'There is no page 9: the last is <a {link}&amp;page=3">page 3</a>' in beyond
+    assert "<nav" not in html(client, "/attendance")
+
+
+def test_an_empty_page_says_what_was_asked_for_and_why_there_may_be_nothing(client, kiosk):
+    """Nothing at all yet, nothing that fits, an id that never was: each in words of its own."""
+    assert "Nothing has been recorded yet" in html(client, "/attendance")
+    answer(client, kiosk.body(1, 1, employee="anna"))
+    page = html(client, "/attendance?employee=Anna&day=2025-01-01&device=none")
+    said = " ".join(re.sub("<[^>]*>", "", page).split())
+    assert "No record of Anna on 2025-01-01 (UTC) at kiosk none." in said
+    assert "Nobody of this id was ever recorded" in said
+    assert "No kiosk of this id" in said
+    assert "near midnight" in said
+    page = html(client, f"/attendance?employee=anna&day=2025-01-01&device={kiosk.device}")
+    assert "Nobody of this id" not in page
+    assert "No kiosk of this id" not in page
+    hostile = html(client, "/attendance?employee=%3Ci%3E&device=%22%3E%3Cb%3E")
+    assert "<i>" not in hostile
+    assert "<b>" not in hostile
+
+
+def test_the_form_offers_who_and_where_there_is(client, kiosk):
+    """Kiosks to choose from, the chosen one selected, and the ids of people as they are typed."""
+    answer(client, kiosk.body(1, 1, employee="anna"))
+    answer(client, kiosk.body(1, 2, changes={"D1": "second", "E1": "bert"}))
+    page = html(client, "/attendance?device=second&limit=7")
+    assert page.startswith("<!doctype html>")
+    assert "<option selected>second</option>" in page
+    assert f"<option>{kiosk.device}</option>" in page
+    assert page.count('<option value="') == 3
+    assert '<input type="hidden" name="limit" value="7">' in page
+    assert page.count("<tr title=") == 1
 
 
 JSON = st.recursive(

@@ -128,7 +128,7 @@ def test_a_batch_of_which_one_is_unproven_is_refused_whole(known, kiosk, how):
     reply = known.post(BATCH, content=join([kiosk.body(1, 1, signer=SIGNER), bad]))
     assert reply.status_code == 401
     assert reply.json()["error"].startswith("message 2: ")
-    assert shown(known) == {"attendance": [], "alarms": []}
+    assert (shown(known)["attendance"], shown(known)["alarms"]) == ([], [])
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from kiosk.server.__main__ import main
+from kiosk.server.tables import Filter
 from kiosk.wire.signing import Signer
 
 KEY = bytes(range(32))
@@ -40,7 +41,7 @@ def counted(ok=0, duplicate=0, rejected=0, bad=0):
 
 
 def recorded(store):
-    rows = store.attendance(day=None, employee=None, limit=1000)
+    rows = store.attendance(Filter(), limit=1000)
     return sorted(row["event_id"] for row in rows)
 
 
@@ -48,9 +49,9 @@ def test_importing_twice_changes_nothing(known, kiosk, take):
     """The first time all are recorded, the second time all are duplicates: the same records."""
     lines = [kiosk.body(1, number, signer=SIGNER) for number in range(1, 251)]
     assert take(lines) == (0, counted(ok=250), [])
-    before = known.attendance(day=None, employee=None, limit=1000)
+    before = known.attendance(Filter(), limit=1000)
     assert take(lines) == (0, counted(duplicate=250), [])
-    assert known.attendance(day=None, employee=None, limit=1000) == before
+    assert known.attendance(Filter(), limit=1000) == before
     assert len(before) == 250
 
 

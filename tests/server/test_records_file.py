@@ -10,7 +10,7 @@ import pytest
 
 from kiosk.errors import UserError
 from kiosk.server.store import Store, StoreError, path_of
-from kiosk.server.tables import PRAGMAS, VERSION, Record
+from kiosk.server.tables import PRAGMAS, VERSION, Filter, Record
 from kiosk.types import ReceiptStatus
 
 RECORD = Record(
@@ -125,11 +125,11 @@ def test_a_full_disk_records_nothing_and_says_so(store):
     large = replace(RECORD, event_id="large", embedding=bytes(1_000_000))
     with pytest.raises(StoreError, match="full"):
         store.record([large])
-    before = len(store.attendance(day=None, employee=None, limit=1000))
+    before = len(store.attendance(Filter(), limit=1000))
     store._rows("PRAGMA max_page_count = 100000")
     assert size["max_page_count"] < 100_000
     assert store.record([RECORD]) == [ReceiptStatus.OK]
-    assert len(store.attendance(day=None, employee=None, limit=1000)) == before + 1
+    assert len(store.attendance(Filter(), limit=1000)) == before + 1
 
 
 def test_another_program_s_file_is_left_alone(tmp_path, clock):

@@ -16,10 +16,10 @@ from kiosk.commands.lab.options import (
     require_workshop,
 )
 from kiosk.commands.lab.telling import tell_advice, tell_skipped
-from kiosk.errors import UserError
+from kiosk.errors import ModelError, UserError
 
 if TYPE_CHECKING:
-    from kiosk.lab.build import Built, Made
+    from kiosk.lab.build import Built, Made, Request
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -78,17 +78,34 @@ def run(options: argparse.Namespace) -> int:
         **calibrations_of(options.percentile),
     )
     with claimed(options.out):
-        built = build(request)
-        document = write_outcome(built)
+        try:
+            built = build(request)
+        except ModelError:
+            _tell_untouched(request)
+            raise
+        outcome = write_outcome(built)
+    aside = outcome.aside
     if options.json:
-        say_json(document)
+        told = {} if aside is None else {"set_aside": [str(aside.folder), *aside.files]}
+        say_json(outcome.document | told)
     else:
         _say(built)
-    if built.chosen is None:
-        for made in built.variants:
-            _complain(made)
-        return 1
-    return 0
+    for made in built.variants if built.chosen is None else ():
+        _complain(made)
+    if aside is not None:
+        complain(f"of an earlier build, now in {aside.folder}: {', '.join(aside.files)}")
+    return 1 if built.chosen is None else 0
+
+
+def _tell_untouched(request: Request) -> None:
+    from kiosk.lab.earlier import models_of
+
+    there = models_of(request.out, request.name, request.subject.path)
+    if there:
+        complain(
+            f"{request.out}: nothing was written; of an earlier build, as they were:"
+            f" {', '.join(there)}"
+        )
 
 
 def calibrations_of(percentile: float | None) -> dict[str, Any]:

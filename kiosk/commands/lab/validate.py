@@ -31,6 +31,7 @@ from kiosk.errors import UserError
 if TYPE_CHECKING:
     from kiosk.lab.advice import Advice, LayerError
     from kiosk.lab.agreement import Agreement
+    from kiosk.lab.calibrated import Calibrated
     from kiosk.lab.comparison import Embedded
     from kiosk.lab.gate import Line
     from kiosk.lab.study import Study
@@ -152,27 +153,21 @@ class _Judged:
 
 def _calibrated(
     options: argparse.Namespace, pictures: Sequence[Path], int8: Subject
-) -> frozenset[str] | None:
-    """The hashes of what calibration has seen, None when they were not given.
+) -> Calibrated | None:
+    """What calibration has seen, None when that was not given.
 
-    UserError when one of the pictures is among them, or the record is another file's.
+    UserError when one of the pictures is among it, or the record is another file's.
     """
-    from kiosk.lab.calibrated import (
-        hashes_of_folder,
-        hashes_of_record,
-        refuse_other_file,
-        refuse_overlap,
-    )
+    from kiosk.lab.calibrated import Calibrated, hashes_of_folder, of_record, refuse_overlap
 
     if options.calibration is not None:
-        source, hashes = options.calibration, hashes_of_folder(options.calibration)
+        source, seen = options.calibration, Calibrated(hashes_of_folder(options.calibration))
     elif options.record is not None:
-        refuse_other_file(options.record, int8.path, int8.sha256)
-        source, hashes = options.record, hashes_of_record(options.record)
+        source, seen = options.record, of_record(options.record, int8.path, int8.sha256)
     else:
         return None
-    refuse_overlap(pictures, hashes, source)
-    return hashes
+    refuse_overlap(pictures, seen.hashes, source)
+    return seen
 
 
 def _advice(
@@ -180,7 +175,7 @@ def _advice(
     subjects: Sequence[Subject],
     embedded: Embedded,
     lines: Sequence[Line],
-    calibrated: frozenset[str] | None,
+    calibrated: Calibrated | None,
 ) -> Sequence[Advice]:
     from kiosk.lab.advice import advise
     from kiosk.lab.faces import read_files
@@ -199,7 +194,9 @@ def _advice(
         replace(
             # What the CPU does to the figures is told with the machine.
             graph_facts(int8.proto),
-            calibration_faces=None if calibrated is None else len(calibrated),
+            calibration_faces=None if calibrated is None else len(calibrated.hashes),
+            calibration_people=None if calibrated is None else calibrated.people,
+            calibration_method=None if calibrated is None else calibrated.method,
             holdout_faces=len(embedded.paths),
             overlap_checked=calibrated is not None,
             gate=gate_lines(lines),
