@@ -34,7 +34,7 @@ def reach(server: Server) -> str:
         host, parts.port or (443 if parts.scheme == "https" else 80)
     )
     try:
-        connection.sock = _connected(server, host, connection.port)
+        connection.sock = connected(server, host, connection.port)
         connection.request("GET", f"{parts.path.rstrip('/')}/healthz")
         status = connection.getresponse().status
     except (OSError, http.client.HTTPException) as error:
@@ -54,7 +54,7 @@ def reach(server: Server) -> str:
     return f"{server.url}: answers (status {status})" + (unknown if status == _UNKNOWN else "")
 
 
-def _connected(server: Server, host: str, port: int) -> socket.socket:
+def connected(server: Server, host: str, port: int) -> socket.socket:
     """A socket with TLS where the URL says so; an UplinkError telling which step failed."""
     context = _context(server) if server.url.startswith("https://") else None
     try:

@@ -12,8 +12,9 @@ from typing import Any
 from board.commands import run
 from board.layout import SERVICE, Layout
 
-# Beyond the healthy seconds: so long a start may take to find its camera and its server.
-_GRACE_S = 90.0
+# Beyond the healthy seconds: a start may take so long to find its camera and its server, or as
+# long again as it has to be healthy.
+_GRACE_S = 30.0
 _LOOK_S = 1.0
 _TELL_S = 10.0
 _PAUSE = threading.Event()
@@ -51,7 +52,7 @@ class Watch:
         since: float | None = None
         told = started
         problem = ""
-        while time.monotonic() - started < health_s + _GRACE_S:
+        while time.monotonic() - started < health_s + max(health_s, _GRACE_S):
             look = self._look()
             if look.process != first.process or look.active != "active":
                 return f"it did not keep running ({look.active}, {_restarts()} restarts)"

@@ -37,10 +37,11 @@ def keep(layout: Layout, plan: dict[str, Any]) -> None:
     releases.drop_unused_wheels(layout)
 
 
-def back(layout: Layout, plan: dict[str, Any]) -> str:
+def back(layout: Layout, plan: dict[str, Any], *, wait: bool) -> str:
     """Go back to what ran before, as far as it goes; what the service is after that.
 
-    May be called any number of times, from wherever `forward` was cut short.
+    May be called any number of times, from wherever `forward` was cut short. `wait`: not from a
+    unit that the service's own start waits for.
     """
     before = layout.settings.with_name(_BEFORE)
     if before.exists():
@@ -51,6 +52,9 @@ def back(layout: Layout, plan: dict[str, Any]) -> str:
     must("systemctl", "daemon-reload")
     if _on_the_way():
         state = "not started by this"
+    elif not wait:
+        run("systemctl", "--no-block", "restart", SERVICE)
+        state = "starting"
     else:
         run("systemctl", "restart", SERVICE)
         state = run("systemctl", "is-active", SERVICE).stdout.decode().strip()

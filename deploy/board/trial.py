@@ -67,7 +67,7 @@ def run_trial(layout: Layout) -> int:
             switch.keep(layout, plan)
         elif plan["former"]:
             say(f"not healthy: {why}; going back to {plan['former']}")
-            outcome |= {"outcome": "went back", "after": switch.back(layout, plan)}
+            outcome |= {"outcome": "went back", "after": switch.back(layout, plan, wait=True)}
         else:
             say(f"not healthy: {why}; there is nothing to go back to, it goes on trying")
             switch.keep(layout, plan)
@@ -84,7 +84,7 @@ def settle(layout: Layout) -> int:
     plan = json.loads(layout.trial.read_text(encoding="utf-8"))
     outcome = {"outcome": "went back", "release": plan["release"], "why": "the trial was cut short"}
     if plan["former"]:
-        outcome["after"] = switch.back(layout, plan)
+        outcome["after"] = switch.back(layout, plan, wait=False)
     else:
         switch.keep(layout, plan)
         outcome["outcome"] = "unhealthy"

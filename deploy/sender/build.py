@@ -138,12 +138,12 @@ def wheelhouse(lock: Path, target: Target, cache: Path, say: Say) -> list[Path]:
         say(f"fetching the packages of {lock.name} for {target.machine}")
         half = folder.with_name(f"{folder.name}.half")
         shutil.rmtree(half, ignore_errors=True)
-        fetch(lock, target, half)
+        fetch(build_tools(lock.parent.parent.parent, cache), lock, target, half)
         half.replace(folder)
     return sorted(folder.glob("*.whl"))
 
 
-def fetch(lock: Path, target: Target, folder: Path) -> None:
+def fetch(tools: Path, lock: Path, target: Target, folder: Path) -> None:
     """Download the lock's packages for another machine; DeployError with pip's own words."""
     if target.machine not in _TARGETS:
         raise DeployError(f"a processor of {', '.join(_TARGETS)} expected, got {target.machine}")
@@ -151,7 +151,7 @@ def fetch(lock: Path, target: Target, folder: Path) -> None:
     words = [word for libc in _GLIBC for word in ("--platform", f"{libc}_{target.machine}")]
     words += [word for abi in (f"cp{digits}", "abi3", "none") for word in ("--abi", abi)]
     run(
-        *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"),
+        *(tools / "bin/python", "-m", "pip", "download", "--quiet", "--disable-pip-version-check"),
         *("--no-deps", "--require-hashes", "--only-binary=:all:", "--implementation", "cp"),
         *("--python-version", target.python, *words, "-d", str(folder), "-r", str(lock)),
     )

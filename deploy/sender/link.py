@@ -43,6 +43,7 @@ _CAUSES = (
     ("No route to host", "it cannot be reached", "is it on, and on this network?"),
     ("Connection timed out", "it does not answer", "is it on, and on this network?"),
     ("Operation timed out", "it does not answer", "is it on, and on this network?"),
+    ("System is booting up", "it is still booting", "try again in a minute"),
     ("python3: not found", "it has no python3", "install the 64-bit Raspberry Pi OS"),
     ("python3: command not found", "it has no python3", "install the 64-bit Raspberry Pi OS"),
 )  # fmt: skip

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import base64
 import binascii
+import sys
 from pathlib import Path
 
 from kiosk.commands.console import add_config, add_json, complain, say, say_json, settings_of
 from kiosk.errors import UserError
 
 _KEY_BYTES = 32
+_LONGEST_CODE = 200
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -21,6 +23,11 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     add_config(show)
     add_json(show)
     show.set_defaults(action=show_key)
+    hand_in = whats.add_parser(
+        "register", help="hand the key to the server; its one-time code on standard input"
+    )
+    add_config(hand_in)
+    hand_in.set_defaults(action=register_key)
     wrap = whats.add_parser(
         "wrap", help="seal the secret under the board's own key (credential kiosk.board-key)"
     )
@@ -54,6 +61,24 @@ def show_key(options: argparse.Namespace) -> int:
     say(f"device  {device}")
     say(f"key id  {key_id or '(none)'}")
     say(f"key     {key}")
+    return 0
+
+
+def register_key(options: argparse.Namespace) -> int:
+    """Read a code, which no list of processes shows, and hand the key in for it."""
+    from kiosk.registration import register
+    from kiosk.state import read_identity
+
+    settings = settings_of(options)
+    code = sys.stdin.readline(_LONGEST_CODE).strip()
+    if not code:
+        raise UserError(
+            "a code expected on standard input, got nothing",
+            hint="`kiosk-server invite --store URL` prints one",
+        )
+    device, vault = read_identity(settings)
+    register(settings.server, device, vault.sign_key, code)
+    say(f"{settings.server.url} knows the key {settings.server.key_id} of {device}")
     return 0
 
 

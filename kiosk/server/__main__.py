@@ -19,6 +19,7 @@ from kiosk.commands.console import complain, say, say_json
 from kiosk.config import Journal
 from kiosk.errors import KioskError, UserError
 from kiosk.server import start
+from kiosk.server.inviting import invite
 from kiosk.server.store import Store, path_of
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ def parser() -> argparse.ArgumentParser:
     tree = _Parser(
         prog="kiosk-server",
         description="Reference attendance server.",
-        epilog="kiosk-server import --help: take what `kiosk outbox export` wrote.",
+        epilog="kiosk-server import --help: take what `kiosk outbox export` wrote;"
+        " kiosk-server invite --help: a code for a new kiosk.",
     )
     add = tree.add_argument
     add("--version", action="version", version=__version__)
@@ -83,6 +85,17 @@ def import_parser() -> argparse.ArgumentParser:
     )
     tree.add_argument("--json", action="store_true", help="print the counts as JSON")
     return tree
+
+
+def parse_invite(arguments: list[str]) -> argparse.Namespace:
+    """The options of `kiosk-server invite`; exits with 2 for a mistake in them."""
+    tree = _Parser(
+        prog="kiosk-server invite",
+        description="Print a code with which one kiosk registers its key, once.",
+    )
+    tree.add_argument("--store", required=True, metavar="URL", help="sqlite:///PATH of the records")
+    tree.add_argument("--minutes", type=int, default=60, metavar="N", help="it works for so long")
+    return tree.parse_args(arguments)
 
 
 def _add_records(parser: argparse.ArgumentParser) -> None:
@@ -211,14 +224,15 @@ def _end(_: int, __: FrameType | None) -> NoReturn:
 def main(arguments: list[str] | None = None) -> int:
     """Run the server, or import a file; 0 when done, 2 for the user's mistakes, 1 for failures."""
     given = sys.argv[1:] if arguments is None else arguments
-    to_import = given[:1] == ["import"]
-    options = parse_import(given[1:]) if to_import else parse(given)
+    others = {"import": (parse_import, take), "invite": (parse_invite, invite)}
+    parsed, action = others.get(given[0] if given else "", (parse, None))
+    options = parsed(given[1:] if action else given)
     # The framework handles both while it serves, and raises them again when it is done.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
     try:
-        if to_import:
-            return take(options)
+        if action is not None:
+            return action(options)
         serve(options)
     except KioskError as error:
         complain(f"kiosk-server: {error}")

@@ -25,7 +25,7 @@ from kiosk.server.intake import problem_text
 from kiosk.server.matching import Matcher
 from kiosk.server.pictures import PictureEnrolment
 from kiosk.server.reception import Reception, UnauthenticError
-from kiosk.server.store import KeyTakenError, Store, StoreError
+from kiosk.server.store import KeyTakenError, NotInvitedError, Store, StoreError
 from kiosk.vision.manifest import load_manifest
 
 log = logging.getLogger(__name__)
@@ -36,6 +36,7 @@ _STATUSES: dict[type[KioskError], int] = {
     EmbeddingError: 400,
     UserError: 422,
     KeyTakenError: 409,
+    NotInvitedError: 403,
     StoreError: 503,
     ModelError: 503,
 }

@@ -194,6 +194,12 @@ class SignKey(BaseModel):
     key: str = Field(pattern="^[A-Za-z0-9+/]{43}=$", description="base64 of 32 bytes")
 
 
+class InvitedKey(SignKey):
+    """A sign key, and the code that lets it in."""
+
+    code: str = Field(min_length=8, max_length=64, description="as `kiosk-server invite` printed")
+
+
 class Registered(BaseModel):
     """Whose key is known under which id."""
 

@@ -24,6 +24,7 @@ from kiosk.server.tables import (
     LIST,
     PRAGMAS,
     TABLES,
+    UPGRADES,
     VERSION,
     Filter,
     Record,
@@ -48,6 +49,10 @@ class KeyTakenError(KioskError):
     """A key id that stands for another key already."""
 
     fate = Fate.REFUSE
+
+
+class NotInvitedError(KioskError):
+    """No one-time code stands for what was asked."""
 
 
 def path_of(url: str) -> Path:
@@ -108,7 +113,7 @@ class Store:
         version = int(execute("PRAGMA user_version").fetchone()[0])
         owner = int(execute("PRAGMA application_id").fetchone()[0])
         tables = int(execute("SELECT count(*) FROM sqlite_schema").fetchone()[0])
-        if tables and (owner, version) != (APPLICATION_ID, VERSION):
+        if tables and (owner != APPLICATION_ID or version not in (VERSION, *UPGRADES)):
             raise UserError(
                 f"--store {path}: expected an attendance file of version {VERSION},"
                 f" got another program's, or version {version}",
@@ -122,6 +127,8 @@ class Store:
             execute(f"PRAGMA {pragma}")
         if not tables:
             self._connection.executescript(TABLES)
+        elif version in UPGRADES:
+            self._connection.executescript(UPGRADES[version])
 
     def record(self, events: Sequence[Record | Unreadable]) -> list[ReceiptStatus]:
         """Commit events, all or none, in their order: what is to be said about each.
@@ -210,16 +217,38 @@ class Store:
     def register_key(self, device: str, key_id: str, key: bytes) -> None:
         """Keep a device's sign key for ever; KeyTakenError when another one has that id."""
         with self._transaction() as connection:
+            _keep_key(connection, device, key_id, key)
+
+    def invite(self, code_sha256: bytes, minutes: int) -> None:
+        """Let whoever knows a code register one key, once, within so many minutes."""
+        now_ms = self._clock.now().utc_ms
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM invitation WHERE until_ms < ?", (now_ms,))
             connection.execute(
-                "INSERT OR IGNORE INTO device_key VALUES (?, ?, ?)", (device, key_id, key)
+                "INSERT INTO invitation (code_sha256, until_ms) VALUES (?, ?)",
+                (code_sha256, now_ms + minutes * 60_000),
             )
+
+    def register_invited(self, device: str, key_id: str, key: bytes, code_sha256: bytes) -> None:
+        """Keep a key for a one-time code; the same once more changes nothing.
+
+        NotInvitedError: the code is none of ours, too old, or was used for another key.
+        KeyTakenError as of `register_key`; the code can then be used still.
+        """
+        with self._transaction() as connection:
             row = connection.execute(
-                "SELECT key FROM device_key WHERE device = ? AND key_id = ?", (device, key_id)
+                "SELECT until_ms, device, key_id FROM invitation WHERE code_sha256 = ?",
+                (code_sha256,),
             ).fetchone()
-        if row["key"] != key:
-            raise KeyTakenError(
-                f"K1: expected the key that {key_id} of this device stands for, got another",
-                hint="register a new key under a new id",
+            used = row is not None and row["device"] is not None
+            if row is None or row["until_ms"] < self._clock.now().utc_ms:
+                raise NotInvitedError("code: expected one of this server's, got none or an old one")
+            if used and (row["device"], row["key_id"]) != (device, key_id):
+                raise NotInvitedError("code: expected one that was not used yet, this one was")
+            _keep_key(connection, device, key_id, key)
+            connection.execute(
+                "UPDATE invitation SET device = ?, key_id = ? WHERE code_sha256 = ?",
+                (device, key_id, code_sha256),
             )
 
     def keys(self, device: str) -> dict[str, bytes]:
@@ -281,6 +310,18 @@ def _recorded(
         (event.device, event.event_id, event.body_sha256, what, now),
     )
     return ReceiptStatus.REJECTED
+
+
+def _keep_key(connection: sqlite3.Connection, device: str, key_id: str, key: bytes) -> None:
+    connection.execute("INSERT OR IGNORE INTO device_key VALUES (?, ?, ?)", (device, key_id, key))
+    row = connection.execute(
+        "SELECT key FROM device_key WHERE device = ? AND key_id = ?", (device, key_id)
+    ).fetchone()
+    if row["key"] != key:
+        raise KeyTakenError(
+            f"K1: expected the key that {key_id} of this device stands for, got another",
+            hint="register a new key under a new id",
+        )
 
 
 def _digest_of(connection: sqlite3.Connection, device: str, event_id: str) -> bytes | None:

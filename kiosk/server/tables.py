@@ -1,4 +1,4 @@
-"""The tables of the server's store, version 2, and the row that comes in."""
+"""The tables of the server's store, version 3, and the row that comes in."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from operator import attrgetter
 
 # Tells our files from other programs' (https://www.sqlite.org/fileformat2.html, offset 68).
 APPLICATION_ID = 0x4B41_5453
-VERSION = 2
+VERSION = 3
 
 PRAGMAS = (
     "journal_mode = WAL",
@@ -17,8 +17,19 @@ PRAGMAS = (
     "secure_delete = ON",
 )
 
+# A code lets one kiosk hand in one key, once: only its hash is kept, and who used it.
+_INVITATION = """
+CREATE TABLE invitation (
+    code_sha256 BLOB PRIMARY KEY, until_ms INTEGER NOT NULL, device TEXT, key_id TEXT
+) STRICT, WITHOUT ROWID;
+"""
+
+UPGRADES = {2: f"BEGIN; {_INVITATION} PRAGMA user_version = {VERSION}; COMMIT;"}
+"""What makes a file of an earlier version one of this."""
+
 TABLES = f"""
 BEGIN;
+{_INVITATION}
 CREATE TABLE face (
     id INTEGER PRIMARY KEY, employee TEXT NOT NULL, space TEXT NOT NULL, vector BLOB NOT NULL,
     UNIQUE (employee, space, vector)

@@ -66,6 +66,15 @@ class Machine:
             raise AssertionError(f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}")
         return done
 
+    def put(self, path, content):
+        """Write a file there."""
+        inside = ["nsenter", "-t", str(self._leader), "-m", "-p", "--"]
+        subprocess.run([*inside, "tee", path], input=content, stdout=subprocess.DEVNULL, check=True)
+
+    def exists(self, path):
+        """Whether something is there."""
+        return self.run("test", "-e", path, check=False).returncode == 0
+
     def start(self, *command):
         """The same, left running until the machine ends."""
         inside = ["nsenter", "-t", str(self._leader), "-m", "-u", "-i", "-n", "-p", "-C", "--"]
@@ -139,7 +148,7 @@ def _leader_of(process):
 def booted(folder, files, links=None, *, bare=False, lower="/", users=None):
     """A machine with these files in it, booted; ended with everything in it afterwards.
 
-    `bare`: as fresh from its card, without the kiosk. `lower`: the root file system it is a copy of.
+    `bare`: as fresh from its card, without the kiosk. `lower`: the root that it is a copy of.
     """
     root = folder / "machine"
     root.mkdir()
