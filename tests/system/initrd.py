@@ -2,12 +2,11 @@
 
 import gzip
 import lzma
-import re
 import subprocess
 import tempfile
 from pathlib import Path
 
-from system.packages import UnavailableError
+from system.packages import run
 
 _MODULES = ("virtio_pci", "virtio_blk", "ext4")
 _INIT = """#!/bin/sh
@@ -51,29 +50,13 @@ def write(root: Path, kernel: str, target: Path) -> None:
 
 
 def _needed(root: Path, kernel: str) -> list[Path]:
-    """The modules and what they depend on, each after its own."""
-    modules = root / "usr/lib/modules" / kernel
-    table = {}
-    for line in (modules / "modules.dep").read_text(encoding="ascii").splitlines():
-        path, _, behind = line.partition(":")
-        table[_name(path)] = [path, *behind.split()]
-    found: list[str] = []
+    """The modules, each after those that it depends on."""
+    found: list[Path] = []
     for module in _MODULES:
-        if module in table:
-            # The file names the nearest first.
-            found += [path for path in reversed(table[module]) if path not in found]
-        elif not _built_in(modules, module):
-            raise UnavailableError(f"module {module} expected in kernel {kernel}, not there")
-    return [modules / path for path in found]
-
-
-def _name(path: str) -> str:
-    return re.sub(r"\.ko.*", "", path.rpartition("/")[2]).replace("-", "_")
-
-
-def _built_in(modules: Path, module: str) -> bool:
-    inside = (modules / "modules.builtin").read_text(encoding="ascii").splitlines()
-    return module in map(_name, inside)
+        said = run("modprobe", "-d", root, "-S", kernel, "--show-depends", module)
+        paths = (Path(line.split()[1]) for line in said.splitlines() if line.startswith("insmod"))
+        found += [path for path in paths if path not in found]
+    return found
 
 
 def _copy(path: Path, folder: Path) -> str:

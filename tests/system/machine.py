@@ -17,6 +17,7 @@ BOOT_S = 300
 MEMORY = "1536M"
 _SNAPSHOT = "test"
 _BOOT_ID = "cat /proc/sys/kernel/random/boot_id"
+_PANIC = "Kernel panic"
 _CONSOLE_LINES = 40
 _COMMAND_LINE = "root=/dev/vda rw console=ttyAMA0 loglevel=4 audit=0 systemd.show_status=1"
 
@@ -193,6 +194,13 @@ class VirtualPi:
     def boot_id(self) -> str:
         """Another with each boot."""
         return self.ssh(_BOOT_ID).stdout.strip()
+
+    def crash(self) -> None:
+        """Stop its kernel where it is: only the watchdog starts it again."""
+        before = self.console().count(_PANIC)
+        # Later, and on its own, so that ssh gets its answer.
+        self.ssh("(sleep 1; echo c >/proc/sysrq-trigger) </dev/null >/dev/null 2>&1 &")
+        until("a kernel that stopped", lambda: self.console().count(_PANIC) > before, HANG_S)
 
     def until(self, what: str, command: str, within_s: float = HANG_S) -> None:
         """Look until a command succeeds in it."""

@@ -10,7 +10,7 @@ PACKAGES = {
     "qemu-img": "qemu-utils",
     "mmdebstrap": "mmdebstrap",
     "mke2fs": "e2fsprogs",
-    "depmod": "kmod",
+    "modprobe": "kmod",
     "cpio": "cpio",
     "xz": "xz-utils",
     "ssh": "openssh-client",

@@ -46,7 +46,7 @@ _FILES = {
     "etc/systemd/system/systemd-udev-trigger.service.d/fast.conf": (
         "[Service]\nExecStart=\nExecStart=-udevadm trigger --type=devices --action=add"
         " --subsystem-match=net --subsystem-match=block --subsystem-match=watchdog"
-        " --subsystem-match=tty\n"
+        " --subsystem-match=tty --subsystem-match=rtc\n"
     ),
     # Nothing in /etc or /var waits to be updated at the first boot.
     "etc/.updated": "",
@@ -167,5 +167,5 @@ def _units(root: Path) -> None:
     # Fails for single units that are of no use here, after it has done all the others.
     subprocess.run([*systemctl, "preset-all"], capture_output=True, check=False)
     run(*systemctl, "enable", "ssh.service", "systemd-networkd.service", "systemd-timesyncd")
-    run(*systemctl, "disable", "systemd-networkd-wait-online.service")
+    run(*systemctl, "disable", "systemd-networkd-wait-online.service", "ssh.socket")
     run(*systemctl, "mask", *_MASKED)

@@ -1,0 +1,148 @@
+"""The virtual Pi does what the tests on it take for granted."""
+
+import subprocess
+
+import pytest
+
+from system.crash_images import contents, crash_images, formatted
+from system.machine import VirtualPi
+from system.network import PI, until
+
+pytestmark = pytest.mark.system
+
+_WRITER = """
+import os
+folder = os.open("/mnt", os.O_RDONLY)
+for number in range(60):
+    with open("/mnt/.new", "w") as new:
+        new.write(f"{number:06}" * 500)
+        new.flush()
+        os.fsync(new.fileno())
+    os.rename("/mnt/.new", "/mnt/careful")
+    os.fsync(folder)
+    with open("/mnt/careless", "w") as careless:
+        careless.write(f"{number:06}" * 500)
+    print(number, flush=True)
+"""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[("cortex-a72", "4k"), ("cortex-a76", "4k"), ("cortex-a76", "16k")],
+    ids="-".join,
+)
+def pi(request, image, network, tmp_path_factory):
+    """A Pi 4, a Pi 5, and a Pi 5 with its own kernel's page size; on."""
+    cpu, pages = request.param
+    with VirtualPi(image, network, tmp_path_factory.mktemp("pi"), cpu=cpu, pages=pages) as machine:
+        machine.boot()
+        machine.wait_ready()
+        yield machine
+
+
+def test_everything_of_the_system_runs(pi, request):
+    """No unit failed, and the pages are as large as they were asked for."""
+    assert pi.wait_ready() == "running", pi.ssh("systemctl --failed").stdout
+    said = pi.as_pi("python3 -c 'import os; print(os.sysconf(\"SC_PAGESIZE\"))'").stdout
+    assert said.strip() == ("16384" if "16k" in request.node.name else "4096")
+    assert pi.as_pi("sudo id -u").stdout.strip() == "0"
+    assert "memory" in pi.ssh("cat /sys/fs/cgroup/cgroup.controllers").stdout.split()
+
+
+def test_the_clock_comes_from_the_ntp_server(pi):
+    """The NTP server of the test's side sets it."""
+    pi.until("a set clock", "test -e /run/systemd/timesync/synchronized")
+    assert "NTPSynchronized=yes" in pi.ssh("timedatectl show").stdout
+
+
+def test_a_camera_can_be_plugged_in(pi):
+    """The kernel's own virtual camera gives pictures."""
+    pi.ssh("modprobe vivid n_devs=1 node_types=0x1 && udevadm settle")
+    pi.as_pi("v4l2-ctl -d /dev/video0 --stream-mmap --stream-count=3 --stream-to=/tmp/picture")
+    assert int(pi.ssh("stat -c %s /tmp/picture").stdout) > 0
+
+
+def test_memory_has_a_limit(pi):
+    """MemoryMax ends who takes more, and nobody else."""
+    limited = "systemd-run --quiet --wait -p MemoryMax=50M -p MemorySwapMax=0 python3 -c"
+    assert pi.ssh(f"{limited} 'bytearray(10 << 20)'", check=False).returncode == 0
+    assert pi.ssh(f"{limited} 'bytearray(90 << 20)'", check=False).returncode != 0
+
+
+def test_the_network_can_be_cut(pi, network):
+    """Nothing gets through while it is cut; the same machine answers afterwards."""
+    boot = pi.boot_id()
+    network.link_down()
+    with pytest.raises(AssertionError, match="unreachable"):
+        pi.ssh("true")
+    network.link_up()
+    until("an answer", lambda: not pi.ssh("true", check=False).returncode, 60)
+    assert pi.boot_id() == boot
+
+
+def test_there_is_no_way_out(pi):
+    """Neither side reaches any other network."""
+    routes = pi.ssh("ip route").stdout.splitlines()
+    assert len(routes) == 1
+    assert PI in routes[0]
+
+
+def test_a_frozen_kernel_is_reset_by_the_watchdog(pi):
+    """Nobody but the watchdog starts it again: the kernel was told to stay where it is."""
+    assert pi.ssh("cat /proc/sys/kernel/panic").stdout.strip() == "0"
+    boot = pi.boot_id()
+    pi.crash()
+    assert pi.wait_ready(not_boot=boot) == "running"
+
+
+def test_a_pulled_plug_and_a_saved_machine(image, network, tmp_path):
+    """What was flushed is there after a cut; what came after savevm() never was."""
+    with VirtualPi(image, network, tmp_path) as machine:
+        machine.boot(rtc="2023-01-01T00:00:00")
+        machine.wait_ready()
+        machine.ssh("echo before > /root/file && sync")
+        machine.savevm()
+        machine.ssh("echo after > /root/file && sync")
+        machine.kill()
+        machine.boot()
+        assert machine.wait_ready() == "running"
+        assert machine.ssh("cat /root/file").stdout == "after\n"
+        machine.loadvm()
+        assert machine.ssh("cat /root/file").stdout == "before\n"
+        machine.kill()
+        machine.boot(saved=True)
+        assert machine.ssh("cat /root/file").stdout == "before\n"
+
+
+def test_crash_images_tell_a_careful_writer_from_a_careless_one(image, network, tmp_path):
+    """What was acknowledged is on every later image, whole; what was not flushed is not."""
+    disk = formatted(tmp_path / "data.img")
+    safe = []
+    with VirtualPi(image, network, tmp_path / "pi", second=disk) as machine:
+        machine.boot()
+        machine.wait_ready()
+        machine.ssh("mount /dev/disk/by-id/virtio-data /mnt")
+        writing = subprocess.Popen(
+            network.inside(*machine.ssh_command(), PI, "python3 -u -"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        with writing:
+            writing.stdin.write(_WRITER)
+            writing.stdin.close()
+            for line in writing.stdout:
+                safe.append((int(line), disk.log.stat().st_size))
+        machine.kill()
+    assert len(safe) == 60
+    torn = 0
+    for index, path, offset in crash_images(disk, tmp_path, 40, seed=1):
+        files = contents(path, tmp_path / f"files-{index}")
+        owed = max((number for number, size in safe if size <= offset), default=-1)
+        if owed >= 0:
+            careful = (files / "careful").read_text()
+            assert careful == careful[:6] * 500
+            assert int(careful[:6]) >= owed
+            careless = files / "careless"
+            torn += not careless.exists() or len(careless.read_bytes()) != 3000
+    assert torn > 0
