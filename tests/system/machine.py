@@ -177,12 +177,12 @@ class VirtualPi:
 
         def state() -> str:
             assert self._process is not None, "a machine that is on expected"
-            if self._process.poll() is not None:
-                raise AssertionError(f"QEMU ended\n{self._diagnosis()}")
             try:
                 said = self.ssh(f"{_BOOT_ID}; systemctl is-system-running --wait", check=False)
             except subprocess.TimeoutExpired:
                 return ""
+            if self._process.poll() is not None:
+                raise AssertionError("QEMU ended")
             boot, _, rest = said.stdout.partition("\n")
             return rest.strip() if boot != not_boot else ""
 

@@ -48,7 +48,7 @@ def end(process: subprocess.Popen) -> None:
 
 
 class Network:
-    """A network namespace with an NTP server in it and no way out.
+    """A network namespace for one machine, with an NTP server in it and no way out.
 
     `programs`: a folder where the NTP server's program is kept, or found when it was there before.
     Raises packages.UnavailableError, in words, where it cannot be made.
@@ -93,10 +93,8 @@ class Network:
 
     def run(self, *command: str | Path, check: bool = True, **named) -> subprocess.CompletedProcess:
         """Run a command on the test's side; the finished process with its output as text."""
-        done = subprocess.run(
-            self.inside(*command),
-            **{"capture_output": True, "text": True, "timeout": HANG_S, "check": False, **named},
-        )
+        options = {"capture_output": True, "timeout": HANG_S, **named}
+        done = subprocess.run(self.inside(*command), text=True, check=False, **options)
         if check and done.returncode != 0:
             raise AssertionError(f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}")
         return done
@@ -104,10 +102,8 @@ class Network:
     def start(self, *command: str | Path, log: str, **named) -> subprocess.Popen:
         """The same, left running until the network ends; writes to `log`.log in its folder."""
         with (self._folder / f"{log}.log").open("ab") as output:
-            process = subprocess.Popen(
-                self.inside(*command),
-                **{"stdin": subprocess.DEVNULL, "stdout": output, "stderr": output, **named},
-            )
+            options = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": output, **named}
+            process = subprocess.Popen(self.inside(*command), **options)
         self._started.append(process)
         return process
 

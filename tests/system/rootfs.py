@@ -65,7 +65,17 @@ _MASKED = (
     *("dpkg-db-backup.timer", "e2scrub_all.timer", "fstrim.timer"),
 )
 
+# Debian makes these when it is installed, packages do not bring them.
+_FOLDERS = (
+    *("media", "mnt", "opt", "srv", "etc/opt", "var/local", "var/opt"),
+    *(f"usr/local/{name}" for name in ("bin", "etc", "include", "lib", "sbin", "share", "src")),
+    # Its being there is what makes the journal persistent.
+    "var/log/journal",
+)
+
 _LINKS = {
+    "var/run": "/run",
+    "var/lock": "/run/lock",
     "etc/localtime": "../usr/share/zoneinfo/Etc/UTC",
     "usr/bin/awk": "mawk",
     "usr/bin/which": "which.debianutils",
@@ -82,8 +92,9 @@ def configure(root: Path, public_key: str) -> None:
         (root / name).symlink_to(target)
     _write(root / "etc/machine-id", f"{secrets.token_hex(16)}\n")
     (root / "etc/sudoers.d/010_pi-nopasswd").chmod(0o440)
-    # Its being there is what makes the journal persistent.
-    (root / "var/log/journal").mkdir(parents=True, exist_ok=True)
+    for name in _FOLDERS:
+        (root / name).mkdir(parents=True, exist_ok=True)
+    (root / "root").chmod(0o700)
     _accounts(root)
     _ssh(root, public_key)
     _certificates(root)
