@@ -6,6 +6,7 @@ of the host: not one aarch64 instruction has to be emulated.
 
 import re
 import secrets
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -88,8 +89,7 @@ def configure(root: Path, public_key: str) -> None:
     for name, text in _FILES.items():
         _write(root / name, text)
     for name, target in _LINKS.items():
-        (root / name).unlink(missing_ok=True)
-        (root / name).symlink_to(target)
+        _link(root / name, target)
     _write(root / "etc/machine-id", f"{secrets.token_hex(16)}\n")
     (root / "etc/sudoers.d/010_pi-nopasswd").chmod(0o440)
     for name in _FOLDERS:
@@ -106,6 +106,13 @@ def configure(root: Path, public_key: str) -> None:
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
+
+
+def _link(path: Path, target: str) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+    path.symlink_to(target)
 
 
 def _accounts(root: Path) -> None:
