@@ -4,6 +4,7 @@ import json
 import os
 import socket
 import subprocess
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,6 +79,9 @@ class VirtualPi:
         self._pages = pages
         self._second = second
         self._process: subprocess.Popen | None = None
+        self._connections: dict[str, subprocess.Popen] = {}
+        # The path of a socket must not be long.
+        self._sockets = tempfile.TemporaryDirectory(prefix="pi-")
         folder.mkdir(parents=True, exist_ok=True)
         self._overlay = folder / "root.qcow2"
         base = ("-b", image.disk, "-F", "qcow2")
@@ -135,7 +139,7 @@ class VirtualPi:
 
     @property
     def _monitor(self) -> Path:
-        return self._folder / "monitor"
+        return Path(self._sockets.name) / "monitor"
 
     def console(self) -> str:
         """What the kernel and systemd said since the last boot()."""
@@ -156,14 +160,37 @@ class VirtualPi:
             *("ssh", "-i", str(self._image.key), "-l", user, "-o", "BatchMode=yes"),
             *("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"),
             *("-o", "LogLevel=ERROR", "-o", "ConnectTimeout=20"),
-            *("-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4"),
+            *("-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=3"),
         ]
 
     def ssh(
         self, command: str, *, user: str = "root", check: bool = True, **named
     ) -> subprocess.CompletedProcess:
         """Have its shell run a command; the finished process with its output as text."""
-        return self._network.run(*self.ssh_command(user), PI, command, check=check, **named)
+        shared = ("-S", self._connection(user))
+        return self._network.run(
+            *self.ssh_command(user), *shared, PI, command, check=check, **named
+        )
+
+    def _connection(self, user: str) -> Path:
+        """The socket of a connection that commands share: to make one takes seconds.
+
+        Where it cannot be made, ssh tries again and says why.
+        """
+        path = Path(self._sockets.name) / user
+        kept = self._connections.get(user)
+        if kept is None or kept.poll() is not None:
+            path.unlink(missing_ok=True)
+            opening = (*self.ssh_command(user), "-M", "-N", "-S", path, PI)
+            process = self._network.start(*opening, log="ssh")
+            self._connections[user] = process
+            until("a connection", lambda: path.exists() or process.poll() is not None, HANG_S)
+        return path
+
+    def _disconnect(self) -> None:
+        """Nobody answers on what was connected to a machine that is no more."""
+        while self._connections:
+            end(self._connections.popitem()[1])
 
     def as_pi(self, command: str, *, check: bool = True, **named) -> subprocess.CompletedProcess:
         """The same, as the user of every Pi, who may sudo without a password."""
@@ -178,7 +205,8 @@ class VirtualPi:
         def state() -> str:
             assert self._process is not None, "a machine that is on expected"
             try:
-                said = self.ssh(f"{_BOOT_ID}; systemctl is-system-running --wait", check=False)
+                asked = (*self.ssh_command(), PI, f"{_BOOT_ID}; systemctl is-system-running --wait")
+                said = self._network.run(*asked, check=False)
             except subprocess.TimeoutExpired:
                 return ""
             if self._process.poll() is not None:
@@ -186,6 +214,7 @@ class VirtualPi:
             boot, _, rest = said.stdout.partition("\n")
             return rest.strip() if boot != not_boot else ""
 
+        self._disconnect()
         try:
             return str(until("a machine that has booted", state, within_s))
         except AssertionError as error:
@@ -228,6 +257,7 @@ class VirtualPi:
 
     def loadvm(self) -> None:
         """Go back to savevm(): what happened since then never did. Only its clock stands behind."""
+        self._disconnect()
         said = self.monitor(f"loadvm {_SNAPSHOT}")
         assert not said.strip(), said
 
@@ -245,12 +275,15 @@ class VirtualPi:
     def _ended(self) -> None:
         assert self._process is not None
         self._process.wait(HANG_S)
+        self._disconnect()
         self._process = None
 
     def close(self) -> None:
+        self._disconnect()
         if self._process is not None:
             end(self._process)
             self._process = None
+        self._sockets.cleanup()
 
 
 def _ask(stream, name: str, arguments: dict | None = None) -> object:

@@ -91,7 +91,8 @@ def configure(root: Path, public_key: str) -> None:
     for name, target in _LINKS.items():
         _link(root / name, target)
     _write(root / "etc/machine-id", f"{secrets.token_hex(16)}\n")
-    (root / "etc/sudoers.d/010_pi-nopasswd").chmod(0o440)
+    for name in ("etc/sudoers", "etc/sudoers.d/010_pi-nopasswd"):
+        (root / name).chmod(0o440)
     for name in _FOLDERS:
         (root / name).mkdir(parents=True, exist_ok=True)
     (root / "root").chmod(0o700)

@@ -1,9 +1,13 @@
 """The virtual Pi does what the tests on it take for granted."""
 
+import os
+import shlex
+import time
+
 import pytest
 
 from system.machine import VirtualPi
-from system.network import PI, until
+from system.network import PI
 
 pytestmark = pytest.mark.system
 
@@ -56,10 +60,22 @@ def test_the_network_can_be_cut(pi, network):
     boot = pi.boot_id()
     network.link_down()
     with pytest.raises(AssertionError, match="unreachable"):
-        pi.ssh("true")
+        network.run(*pi.ssh_command(), PI, "true")
     network.link_up()
-    until("an answer", lambda: not pi.ssh("true", check=False).returncode, 60)
+    pi.until("an answer", "true")
     assert pi.boot_id() == boot
+
+
+def test_the_network_can_be_slow(pi, network, tmp_path):
+    """A copy over a slow line takes its time."""
+    (tmp_path / "large").write_bytes(os.urandom(2_000_000))
+    shell = shlex.join(pi.ssh_command("pi"))
+    network.limit("8mbit")
+    begin = time.monotonic()
+    network.run("rsync", "-e", shell, tmp_path / "large", f"{PI}:large")
+    assert time.monotonic() - begin > 1.5
+    network.limit(None)
+    assert pi.ssh("stat -c '%s %U' /home/pi/large").stdout == "2000000 pi\n"
 
 
 def test_there_is_no_way_out(pi):
