@@ -60,12 +60,12 @@ def made(folder: Path, cache: Path | None = None) -> Image:
     """
     have()
     if cache is None:
-        return _build(folder / "image")
+        return _build(folder.resolve() / "image")
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / "lock").open("w") as lock:
         # Two test runs must not make the same folder at once.
         fcntl.flock(lock, fcntl.LOCK_EX)
-        kept = cache / _recipe()
+        kept = cache.resolve() / _recipe()
         if not (kept / "complete").is_file():
             for stale in cache.iterdir():
                 if stale.is_dir():

@@ -28,7 +28,7 @@ class Disk:
     """A second disk whose every write is kept, in order: /dev/vdb, by-id virtio-data."""
 
     path: Path
-    """Raw, with a file system or without; machine.Disk never makes it."""
+    """Raw and there already; crash_images.formatted() makes one."""
 
     @property
     def log(self) -> Path:

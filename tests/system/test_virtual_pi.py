@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import threading
 import time
 
 import pytest
@@ -64,6 +65,14 @@ def test_the_network_can_be_cut(pi, network):
     network.link_up()
     pi.until("an answer", "true")
     assert pi.boot_id() == boot
+
+
+def test_the_cable_can_be_pulled(pi):
+    """The Pi sees its own plug come out, and go in again."""
+    pi.monitor("set_link network off")
+    threading.Event().wait(3)
+    pi.monitor("set_link network on")
+    pi.until("news of the plug", "journalctl -b -u systemd-networkd | grep -q 'Lost carrier'")
 
 
 def test_the_network_can_be_slow(pi, network, tmp_path):
