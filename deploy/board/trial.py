@@ -2,7 +2,7 @@
 
 It runs as a unit of its own, so that a link that is lost changes nothing. Whatever ends it before
 its verdict (a kill, a power cut, a reboot) leaves `trial.json`, and whoever finds that goes back:
-its unit's ExecStopPost, `kiosk-settle.service` at the next boot, or the next deploy.
+its unit itself, `kiosk-settle.service` at the next boot, or the next deploy.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ def begin(layout: Layout, plan: dict[str, Any], say: Say) -> dict[str, Any]:
     must(
         *("systemd-run", f"--unit={UNIT}", "--collect", "--quiet"),
         *("-p", f"ExecStopPost={' '.join((*python, 'settle'))}", "-p", "TimeoutStopSec=300"),
+        # Whoever kills all of it, what follows too, has it started once more: to go back.
+        *("-p", "Restart=on-failure", "-p", "RestartSec=1"),
         *(*python, "trial"),
     )
     return _followed(layout, say)
@@ -49,7 +51,9 @@ def under_way() -> bool:
 
 
 def run_trial(layout: Layout) -> int:
-    """The unit's body: switch, watch, and keep or go back."""
+    """The unit's body: switch, watch, and keep or go back; only the last of it a second time."""
+    if layout.trial.exists():
+        return settle(layout)
     plan = json.loads((layout.home / "trial.plan").read_text(encoding="utf-8"))
     with layout.trial_log.open("a", encoding="utf-8", buffering=1) as log:
 

@@ -1,12 +1,19 @@
 """`kiosk key show`: what the server must be told before a kiosk may sign."""
 
 import base64
+import io
 import json
+import re
+import subprocess
+import sys
 
 import pytest
 
+from kiosk.clock import SystemClock
 from kiosk.config import load
 from kiosk.identity import recover_vault
+from kiosk.server.inviting import digest_of, new_code
+from kiosk.server.store import Store
 from kiosk.state import open_state
 
 
@@ -45,6 +52,62 @@ def test_before_the_first_start_the_key_is_made(kiosk, named):
     state = open_state(load(named))
     state.close()
     assert base64.b64decode(json.loads(out)["key"]) == state.vault.sign_key
+
+
+@pytest.fixture
+def handed_in(named, tmp_path):
+    """A configuration for a server that runs, its URL, and a code that works."""
+    store = Store(tmp_path / "a.db", clock=SystemClock())
+    code = new_code()
+    store.invite(digest_of(code), 60)
+    command = [sys.executable, "-m", "kiosk.server", "--store", f"sqlite:///{tmp_path}/a.db"]
+    with subprocess.Popen(
+        [*command, "--listen", "127.0.0.1:0"], stdout=subprocess.PIPE, text=True
+    ) as server:
+        url = server.stdout.readline().removeprefix("listening on ").strip()
+        named.write_text(re.sub(r'url = ".*"', f'url = "{url}"', named.read_text()))
+        yield named, store, code
+        server.terminate()
+    store.close()
+
+
+def test_the_key_is_handed_in_for_a_code(kiosk, handed_in, monkeypatch):
+    """The code on standard input, where no list of processes shows it; the key is not printed."""
+    path, store, code = handed_in
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{code}\n"))
+    status, out, err = kiosk("key", "register", "--config", path)
+    assert (status, err) == (0, "")
+    state = open_state(load(path))
+    state.close()
+    assert store.keys(state.device) == {"k1": state.vault.sign_key}
+    assert base64.b64encode(state.vault.sign_key).decode() not in out
+    assert "knows the key k1" in out
+
+
+@pytest.mark.parametrize(
+    ("given", "change", "told"),
+    [
+        ("\n", {}, "a code expected on standard input"),
+        ("0000-0000-0000-0000\n", {}, "kiosk-server invite makes a new code"),
+        ("x\n", {'key_id = "k1"': 'key_id = ""'}, "server.key_id: expected the id"),
+        ("x\n", {"http://127.0.0.1:": "http://attendance.invalid:"}, "expected https"),
+    ],
+)
+def test_a_key_that_cannot_be_handed_in(kiosk, handed_in, monkeypatch, given, change, told):
+    """Each by name, and nothing is sent over a way that anybody reads."""
+    path, *_ = handed_in
+    text = path.read_text()
+    for old, new in change.items():
+        assert old in text
+        text = text.replace(old, new)
+    if "invalid" in text:
+        text = text.replace("[server]", "[server]\nallow_plain_http = true")
+    path.write_text(text)
+    monkeypatch.setattr("sys.stdin", io.StringIO(given))
+    status, out, err = kiosk("key", "register", "--config", path)
+    assert status in {1, 2}
+    assert out == ""
+    assert told in err
 
 
 @pytest.mark.parametrize("held", [False, True])

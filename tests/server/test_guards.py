@@ -57,6 +57,8 @@ def test_the_test_above_knows_every_route(guarded):
         (POST, "post"),
         (f"{POST}/batch", "post"),
         ("/toon/heartbeat", "post"),
+        # Its code is what it asks for.
+        ("/devices/{device}/keys/{key_id}", "post"),
     ]
 
 
