@@ -12,7 +12,7 @@ SOURCES := pyproject.toml $(shell find kiosk models -type f -not -name '*.pyc' 2
 SENDER = PYTHONPATH=deploy $(PYTHON) -B -m sender
 THERE = $(PI) $(if $(PI_USER),--user "$(PI_USER)") $(if $(PI_PORT),--port "$(PI_PORT)") $(if $(HEALTH_S),--health-s "$(HEALTH_S)")
 
-.PHONY: help run test test-arm test-faults soak lint bench models check-tools
+.PHONY: help run test test-arm test-faults system-test soak lint bench models check-tools
 .PHONY: deploy rollback status doctor logs enrol uninstall release
 
 help: ## this list
@@ -29,6 +29,9 @@ test-arm: $(VENV)/dev.stamp ## the shipped models on an emulated Pi 4 and Pi 5 (
 
 test-faults: $(VENV)/dev.stamp ## power cuts, kills, errors, damage, all of them (as root: installs strace, xfsprogs)
 	@$(BIN)/pytest -m "faults or not faults" $(or $(T),tests/faults)
+
+system-test: $(VENV)/dev.stamp ## the whole product on a virtual Raspberry Pi (as root: installs QEMU and more)
+	@$(BIN)/pytest -m "system or not system" $(or $(T),tests/system tests/deploy)
 
 soak: $(VENV)/dev.stamp ## hours at the camera's pace, nothing may grow (SHORT=1: two minutes)
 	@PYTHONPATH=tests $(BIN)/python -m bench.idle soak $(if $(SHORT),120,7200)

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from board import switch
 from board.commands import must, run
 from board.layout import USER, Layout, write
 from board.refusal import RefusedError
@@ -41,9 +42,14 @@ def furnish(layout: Layout, release: str, timezone: str, say: Say) -> dict[str, 
     return {"changed": changed}
 
 
-def register(layout: Layout, code: str) -> dict[str, str]:
-    """Hand the sign key to the server, once, for a one-time code; as the service, which has it."""
-    command = (layout.kiosk(layout.current), "key", "register", "--config", layout.settings)
+def register(layout: Layout, release: str, code: str, *, proposed: bool) -> dict[str, str]:
+    """Hand the sign key to the server, once, for a one-time code; as the service, which has it.
+
+    Before the trial: without it the server takes none of what the new configuration signs.
+    """
+    settings = switch.proposed(layout) if proposed else layout.settings
+    kiosk = layout.kiosk(layout.release(release))
+    command = (kiosk, "key", "register", "--config", settings)
     said = must(*_as_service(layout), *command, given=code.encode() + b"\n")
     return {"said": said.strip()}
 

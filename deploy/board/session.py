@@ -87,7 +87,7 @@ class Desk:
             "rehearse": lambda **what: rehearsal.rehearse(self._layout, say=self._say, **what),
             "try": self._try,
             "rollback": self._roll_back,
-            "register": lambda code: host.register(self._layout, code),
+            "register": lambda **what: host.register(self._layout, **what),
             "history": lambda count: record.newest(self._layout, count),
             "uninstall": lambda **how: host.uninstall(self._layout, self._say, **how),
         }

@@ -58,6 +58,9 @@ def deploy(sender: Sender, host: Host, say: Say) -> bool:
         if changed:
             link.ask("propose", text=settings.decode())
         link.ask("rehearse", say, release=release.name, proposed=changed)
+        if sender.code:
+            asked = {"release": release.name, "proposed": changed, "code": sender.code}
+            say(link.ask("register", **asked)["said"])
         say("on trial now: it is watched from the Pi itself, whatever becomes of this link")
         plan = {
             "action": "deploy",
@@ -66,10 +69,7 @@ def deploy(sender: Sender, host: Host, say: Say) -> bool:
             "settings": "proposed" if changed else "",
         }
         verdict = link.ask("try", say, release=release.name, health_s=host.health_s, facts=plan)
-        kept = told(verdict, say)
-        if kept and sender.code:
-            say(link.ask("register", code=sender.code)["said"])
-    return kept
+    return told(verdict, say)
 
 
 def rollback(sender: Sender, host: Host, say: Say) -> bool:
