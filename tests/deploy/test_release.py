@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from .clones import Clone, cloned, shorten
 from .conftest import HANG_S, REPOSITORY, Checkout
 
 SYSTEMS = {"bookworm": "cp311", "trixie": "cp313"}
@@ -28,60 +29,12 @@ json.dump([each and str(each) for each in told], sys.stdout)
 """
 
 
-class Clone:
-    """A clone that releases are made in."""
-
-    def __init__(self, folder, cache=REPOSITORY / ".cache", **environ):
-        self.folder, self.environ, self.said = folder, environ, ""
-        (folder / ".cache").mkdir()
-        for name in ("tools", "wheelhouse"):
-            (cache / name).mkdir(parents=True, exist_ok=True)
-            (folder / ".cache" / name).symlink_to(cache / name)
-
-    def begin(self, *variables, umask=0o022):
-        words = ["make", "--silent", "release", f"PYTHON={sys.executable}", *variables]
-        return subprocess.Popen(
-            words,
-            cwd=self.folder,
-            env={**os.environ, **self.environ},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            umask=umask,
-            start_new_session=True,
-        )
-
-    def release(self, *variables):
-        """Exit status and what was said."""
-        with self.begin(*variables) as process:
-            said, _ = process.communicate(timeout=HANG_S)
-        return process.returncode, said
-
-    def made(self, version="*"):
-        """The folder of the one release that there is."""
-        (folder,) = (self.folder / "dist").glob(version)
-        return folder
-
-
-def cloned(source, folder, *options):
-    subprocess.run(["git", "clone", "--quiet", *options, source, folder], check=True)
-    return folder
-
-
-def shortened(lock):
-    """A lock with a few of its packages."""
-    entries = re.split(r"\n(?=\S)", lock.read_text())
-    kept = [entry for entry in entries if entry.startswith(tuple(f"{name}==" for name in LOCKED))]
-    assert len(kept) == len(LOCKED)
-    lock.write_text("\n".join(kept) + "\n")
-
-
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     """This very tree with short locks and without the cache's link, tagged v1.2.3."""
     checkout = Checkout(tmp_path_factory.mktemp("source") / "kiosk")
     for codename in SYSTEMS:
-        shortened(checkout.folder / f"deploy/locks/pi-{codename}.txt")
+        shorten(checkout.folder / f"deploy/locks/pi-{codename}.txt", LOCKED)
     (checkout.folder / ".cache").unlink()
     checkout.commit("short locks")
     checkout.git("tag", "v1.2.3")
