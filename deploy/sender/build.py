@@ -122,7 +122,7 @@ def build_tools(tree: Path, cache: Path) -> Path:
     lock = tree / "deploy/locks/build.txt"
     digest = hashlib.sha256(lock.read_bytes()).hexdigest()[:12]
     folder = cache / "tools" / f"{digest}-py{sys.version_info.major}.{sys.version_info.minor}"
-    with _alone(folder):
+    with alone(folder):
         if (folder / "whole").exists():
             return folder
         shutil.rmtree(folder, ignore_errors=True)
@@ -137,7 +137,7 @@ def wheelhouse(lock: Path, target: Target, cache: Path, say: Say) -> list[Path]:
     """The lock's packages for a target, their hashes checked; fetched once for each lock."""
     digest = hashlib.sha256(lock.read_bytes()).hexdigest()[:12]
     folder = cache / "wheelhouse" / f"{target.codename}-py{target.python}-{target.machine}-{digest}"
-    with _alone(folder):
+    with alone(folder):
         if not folder.exists():
             say(f"fetching the packages of {lock.name} for {target.machine}")
             half = folder.with_name(f"{folder.name}.half")
@@ -162,10 +162,10 @@ def fetch(tools: Path, lock: Path, target: Target, folder: Path) -> None:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Nobody else makes this folder of the cache meanwhile; whoever comes second waits."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
+def alone(path: Path) -> Iterator[None]:
+    """Nobody else makes what this path of the cache names; whoever comes second waits."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f"{path.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

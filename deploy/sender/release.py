@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from sender import sbom
-from sender.build import Target, build, build_tools, file_at, wheelhouse
+from sender.build import Target, alone, build, build_tools, file_at, wheelhouse
 from sender.commit import Commit, tree_of
 from sender.link import zipped
 from sender.refusal import DeployError
@@ -17,6 +18,8 @@ Say = Callable[[str], None]
 SUMS = "SHA256SUMS"
 # What a Raspberry Pi 4 or 5 runs: the two Debians, each with its own Python.
 _SYSTEMS = (Target("bookworm", "3.11", "aarch64"), Target("trixie", "3.13", "aarch64"))
+# What begins like this in the folder of releases is being made, or was when its maker was killed.
+_HALF = ".half-"
 
 
 def release(checkout: Path, commit: Commit, out: Path, say: Say) -> Path:
@@ -24,15 +27,19 @@ def release(checkout: Path, commit: Commit, out: Path, say: Say) -> Path:
 
     What is there already under the version is left where it has the same bytes, else replaced.
     """
+    cache = checkout / ".cache"
     try:
         out.mkdir(parents=True, exist_ok=True)
-        # In the same folder, so that one rename puts it in its place.
-        with tempfile.TemporaryDirectory(dir=out, prefix=".half-") as name:
-            half = Path(name)
-            with tree_of(checkout, commit) as tree:
-                version = _fill(half / "new", tree, commit, checkout / ".cache", say)
-            folder = out / version
-            _put(half, folder, say)
+        with alone(cache / "release"):
+            for left in out.glob(f"{_HALF}*"):
+                shutil.rmtree(left)
+            # In the same folder, so that one rename puts it in its place.
+            with tempfile.TemporaryDirectory(dir=out, prefix=_HALF) as name:
+                half = Path(name)
+                with tree_of(checkout, commit) as tree:
+                    version = _fill(half / "new", tree, commit, cache, say)
+                folder = out / version
+                _put(half, folder, say)
     except OSError as error:
         raise DeployError(
             f"a folder to write a release into expected, OUT={out} came to: {error}",

@@ -51,6 +51,7 @@ def clones(tmp_path_factory, source):
     there.mkdir(parents=True)
     for name in ("SHA256SUMS", "board.pyz", "stray"):
         (there / name).write_bytes(b"of another time")
+    (there.parent / ".half-killed/new").mkdir(parents=True)
     for clone, umask in ((one, 0o077), (other, 0o002)):
         with clone.begin(umask=umask) as process:
             clone.said, _ = process.communicate(timeout=HANG_S)
@@ -272,7 +273,7 @@ def test_a_checkout_without_tags_builds_with_or_without_changes(tmp_path, source
 
 
 def test_other_bytes_are_replaced_whole(clones):
-    """What lay under the version is gone with all that was beside it, and that is said."""
+    """What lay under the version is gone, with strays and what a killed one left; that is said."""
     assert "there already with other bytes, replaced" in clones[1].said
     folder = clones[1].made()
     assert not (folder / "stray").exists()
