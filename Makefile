@@ -66,6 +66,9 @@ enrol: check-tools ## PI=host PERSON=id IMAGES="a.jpg b.jpg": enrol somebody the
 uninstall: check-tools ## PI=host: take it off again, templates and keys first of all (LOSE_EVENTS=1)
 	@$(SENDER) uninstall $(THERE) $(if $(LOSE_EVENTS),--lose-events)
 
+release: check-tools ## wheel, sdist, wheelhouses, SBOMs, sums into dist/<version> (OUT= DIRTY=1)
+	@$(SENDER) release --out "$(or $(OUT),dist)" $(if $(DIRTY),--dirty)
+
 check-tools:
 	@command -v git >/dev/null || { echo "git expected, not found: apt-get install git"; exit 2; }
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) expected, not found: apt-get install python3"; exit 2; }

@@ -33,7 +33,7 @@ def commit_of(checkout: Path, *, allow_dirty: bool) -> Commit:
         raise DeployError(
             f"expected a checkout without uncommitted changes, {len(changed)} files differ"
             f" (the first: {first})",
-            "commit or stash them, or say DIRTY=1: that is recorded on the Pi",
+            "commit or stash them, or say DIRTY=1: the release is marked with it",
         )
     commit = _snapshot(checkout, head) if changed else head
     time = int(_git(checkout, "show", "-s", "--format=%ct", commit))
