@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sender.commit import Commit, tree_of
+from sender.commit import Commit, described, tree_of
 from sender.refusal import DeployError
 
 Say = Callable[[str], None]
@@ -94,7 +94,8 @@ def release_for(checkout: Path, commit: Commit, target: Target, say: Say) -> Rel
 
 def build_wheel(tree: Path, commit: Commit, cache: Path, say: Say) -> Path:
     """The wheel of a tree, the same bytes from the same commit wherever it is built."""
-    folder = cache / "wheels" / commit.id
+    # A tag that came later gives the same commit another version.
+    folder = cache / "wheels" / f"{commit.id}-{described(tree)}"
     found = list(folder.glob("face_kiosk-*.whl"))
     if found:
         return found[0]

@@ -51,6 +51,11 @@ def tree_of(checkout: Path, commit: Commit) -> Iterator[Path]:
         yield folder
 
 
+def described(tree: Path) -> str:
+    """What git calls the commit of a tree: its tag, or the last one and how far from it."""
+    return _git(tree, "describe", "--tags", "--always").replace("/", "-")
+
+
 def _snapshot(checkout: Path, head: str) -> str:
     """A commit of the tree as it lies there, made beside the index and every branch."""
     with tempfile.TemporaryDirectory() as name:
