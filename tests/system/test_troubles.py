@@ -190,9 +190,8 @@ def loaded(product, bug, seconds=40):
     """Load a queue on the second disk; what it said, by the log's size when that was known."""
     pi, log = product.pi, product.disk.log
     pi.ssh("mkdir -p /mnt/disk /root/tests /root/account && umount /mnt/disk 2>/dev/null; true")
-    pi.ssh(
-        "mke2fs -q -F -t ext4 /dev/disk/by-id/virtio-data && mount /dev/disk/by-id/virtio-data /mnt/disk"
-    )
+    disk = "/dev/disk/by-id/virtio-data"
+    pi.ssh(f"mke2fs -q -F -t ext4 {disk} && mount {disk} /mnt/disk")
     send(product)
     begun = log.stat().st_size
     script = (
