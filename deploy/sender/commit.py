@@ -12,6 +12,9 @@ from pathlib import Path
 
 from sender.refusal import DeployError
 
+# A file in here that git does not know was forgotten; anywhere else it is nobody's business.
+_SENT = ("kiosk/", "models/", "deploy/", "docs/")
+
 
 @dataclass(frozen=True, slots=True)
 class Commit:
@@ -27,7 +30,8 @@ def commit_of(checkout: Path, *, allow_dirty: bool) -> Commit:
     """The commit to send; DeployError for uncommitted changes unless they are allowed."""
     head = _git(checkout, "rev-parse", "HEAD")
     # NUL-separated: a file's name may hold anything else.
-    changed = [name for name in _git(checkout, "status", "--porcelain", "-z").split("\0") if name]
+    found = _git(checkout, "status", "--porcelain", "-z", "--untracked-files=all").split("\0")
+    changed = [entry for entry in found if entry and _counts(entry)]
     if changed and not allow_dirty:
         first = ascii(changed[0][3:])
         raise DeployError(
@@ -38,6 +42,11 @@ def commit_of(checkout: Path, *, allow_dirty: bool) -> Commit:
     commit = _snapshot(checkout, head) if changed else head
     time = int(_git(checkout, "show", "-s", "--format=%ct", commit))
     return Commit(commit, commit[:10], bool(changed), time)
+
+
+def _counts(entry: str) -> bool:
+    """Whether an entry of git's status changes what is sent; a stray file of one's own does not."""
+    return not entry.startswith("?? ") or entry[3:].startswith(_SENT)
 
 
 @contextmanager

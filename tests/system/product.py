@@ -141,16 +141,43 @@ def deployed(image, folder, programs):
         return Deployed(replace(image, over=disk), folder, programs)
 
 
+def word_by_word(site):
+    """Do what the README's page on a Raspberry Pi says, as it says it; what that said."""
+    readme = (REPOSITORY / "README.md").read_text()
+    page = readme.split("## On a Raspberry Pi", 1)[1].split("\n## ", 1)[0]
+    invite, *commands = page.split("```sh\n", 1)[1].split("```", 1)[0].splitlines()
+    # The person's own files, in the checkout.
+    shutil.copy2(site.config, site.checkout.folder / "kiosk.toml")
+    for number, name in enumerate(("obama.jpg", "obama2.jpg"), start=1):
+        picture = REPOSITORY / "kiosk/demo/people" / name
+        shutil.copy2(picture, site.checkout.folder / f"anna{number}.jpg")
+    # The Pi's name, which a real network knows.
+    options = site.folder / "ssh_config"
+    named = f"Host raspberrypi.local\n HostName {site.address}\n"
+    options.write_text(named + options.read_text())
+    programs = f"{REPOSITORY}/.venv/bin:{site.environ()['PATH']}"
+    environ = {**site.environ(), "PATH": programs, "HEALTH_S": str(HEALTH_S)}
+
+    def do(command, folder):
+        done = subprocess.run(
+            ["bash", "-c", command], cwd=folder, env=environ, capture_output=True, text=True
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+    code = do(invite, site.folder).strip()
+    assert len(commands) == 3
+    return "".join(
+        do(command.replace("K7QX-9M2P-4TRD-0001", code), site.checkout.folder)
+        for command in commands
+    )
+
+
 def _deploy_first(image, folder: Path, programs, disk: Path):
     """From a fresh card whose clock is years behind to a kiosk that runs, and switch it off."""
     with product(image, folder, programs=programs, rtc="2023-01-01T00:00:00") as made:
         made.furnish()
-        site = made.site
-        _, said = site.make(
-            "deploy", f"CONFIG={site.config}", f"CODE={site.code()}", health_s=HEALTH_S
-        )
-        picture = REPOSITORY / "kiosk/demo/people/obama.jpg"
-        site.make("enrol", "PERSON=anna", f"IMAGES={picture}")
+        said = word_by_word(made.site)
         made.recorded()
         (folder / "said").write_text(said)
         (folder / "state").write_text(made.pi.wait_ready())

@@ -16,7 +16,7 @@ def product(once, tmp_path_factory):
 
 
 def test_a_fresh_card_becomes_a_kiosk(once):
-    """Over a real network: packages by hash, secret, key at the server, READY, healthy, running."""
+    """By the README's own words: packages, secret, key at the server, READY, healthy, running."""
     for said in (
         "sending 18 of 18 files",
         "device secret made here and sealed for this machine",
@@ -24,6 +24,7 @@ def test_a_fresh_card_becomes_a_kiosk(once):
         "python3-picamera2: absent (not needed)",
         "python3-lgpio: absent (not needed)",
         "is healthy and stays",
+        "raspberrypi.local  1.0.0-",
     ):
         assert said in once.said
     assert "python3-systemd" not in once.said, "it is in the image, and is found there"
