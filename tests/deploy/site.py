@@ -132,12 +132,7 @@ class Secrets:
         self.token.write_text("a-token-that-is-long-enough")
         self.token.chmod(0o600)
         self.options = ["--cert", self.cert, "--key", self.key, "--token-file", self.token]
-        self.asking = [
-            "--cacert",
-            self.cert,
-            "-H",
-            f"Authorization: Bearer {self.token.read_text()}",
-        ]
+        self.asking = [self.cert, self.token.read_text()]
         self.settings = 'ca_file = "/etc/kiosk/server.pem"'
 
 
