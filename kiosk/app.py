@@ -32,9 +32,10 @@ from kiosk.outbox.operations import operations
 from kiosk.outbox.store import Outbox
 from kiosk.people import People
 from kiosk.pulse import QUEUE_S, Pulse
+from kiosk.rebooting import consider
 from kiosk.reception import Reception
 from kiosk.reloading import Origin, Reloader
-from kiosk.restarts import Restarts, begun
+from kiosk.restarts import Restarts, begun, ending_of
 from kiosk.standing import Standing, warn_of_settings
 from kiosk.state import open_state
 from kiosk.strain import Strain, resident_mb
@@ -121,6 +122,7 @@ class Kiosk:
         restarts = self._restarts = begun(
             Path(settings.paths.runtime_dir), clock, self._notifier, self._stop
         )
+        consider(settings, restarts.beginning, clock)
         self._outbox = Outbox(
             self._state.outbox_path,
             vault=self._state.vault,
@@ -334,7 +336,7 @@ class Kiosk:
         wakers = [Worker(name, wake) for name, wake in self._wakers]
         self._ending.wait([*self._workers, *wakers], keep_s=_LAST_S)
         if self._restarts is not None:
-            self._restarts.note("failed" if self._failed else self._good_end)
+            self._restarts.note(ending_of(self._failed, self._good_end))
         last = Worker("end outbox", self._last.close)
         self._ending.wait([last])
         if last.error is not None:

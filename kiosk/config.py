@@ -189,6 +189,8 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     """From this temperature on fewer frames are looked at."""
     memory_mb: Annotated[int, Meta(ge=0, le=100_000)] = 450
     """With more in RAM it ends between two visits, to be started anew; 0 for no limit."""
+    reboots_a_day: Annotated[int, Meta(ge=0, le=24)] = 0
+    """So often a day the board may be rebooted for a camera that no fresh process brings back."""
 
 
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):

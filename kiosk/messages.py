@@ -35,6 +35,7 @@ MESSAGE_IDS = {
     "config.refused": "94fb0303066040ebb62a215f55db58f8",
     "config.reloaded": "6d0154e0889b44c6870ab56501103c2c",
     "board.hot": "6fffa99f7fbd4511b723e75be6d6a4a7",
+    "board.reboot_wanted": "5b1f5c8f3f1c4d1c9a0b3a5f5f0e7d21",
     "board.under_voltage": "c03b3a1eb76f4f5aaeba1156799bd160",
     "memory.limit": "6f5a4a460526465ab9c39ffe170c2f64",
 }

@@ -30,6 +30,15 @@ _GOOD_S = 600.0
 _START_S = 90.0
 GOOD_ENDS = ("stopped", "restarted")
 """Ends that somebody or the kiosk itself wanted."""
+CAMERA = "camera"
+"""The end of a run that no opening brought a picture any more."""
+
+
+def ending_of(failure: str | None, good_end: str) -> str:
+    """The word for an end: by the thread that failed, if one did."""
+    if failure is None:
+        return good_end
+    return CAMERA if failure.startswith("capture: ") else "failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +65,7 @@ class Beginning:
     """How this run begins."""
 
     cause: str
-    """"boot", or the end of the run before: stopped, restarted, watchdog, failed, killed."""
+    """"boot", or how the run before ended: stopped, restarted, watchdog, camera, failed, killed."""
     pause_s: float
     past: Past
 

@@ -77,9 +77,8 @@ def proposed(layout: Layout) -> Path:
 
 def install_units(layout: Layout, release: Path) -> None:
     """Put a release's units where systemd reads them."""
-    for unit in sorted((release / "deploy").glob("kiosk*.service")) + sorted(
-        (release / "deploy").glob("kiosk*.timer")
-    ):
+    kinds = ("service", "timer", "path")
+    for unit in (each for kind in kinds for each in (release / "deploy").glob(f"kiosk*.{kind}")):
         target = layout.units / unit.name
         if not target.exists() or target.read_bytes() != unit.read_bytes():
             write(target, unit.read_bytes())

@@ -29,7 +29,7 @@ def test_a_fresh_pi_becomes_a_kiosk(site):
     assert not site.machine.run("find", "/var/lib/kiosk", "-name", "device.secret").stdout
 
 
-@pytest.mark.parametrize("unit", ["kiosk", "kiosk-check", "kiosk-settle"])
+@pytest.mark.parametrize("unit", ["kiosk", "kiosk-check", "kiosk-settle", "kiosk-reboot"])
 def test_a_newer_systemd_finds_each_unit_as_safe(site, unit):
     """Trixie's judges by more than bookworm's; the exposure stays at most 1.3."""
     told = site.machine.run("systemd-analyze", "security", f"{unit}.service", check=False).stdout
