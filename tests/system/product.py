@@ -49,6 +49,7 @@ class Product:
         text = self.site.config.read_text()
         text = text.replace("replay_loops = 0", "replay_loops = 0\nframes_per_s = 2\n#")
         text = text.replace("[camera]", "[camera]\nframe_timeout_s = 30").replace("#\n", "")
+        text = text.replace("seconds = 2.0", "seconds = 12.0")
         self.site.config.write_text(text + _SLOWLY)
 
     def furnish(self):
