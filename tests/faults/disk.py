@@ -20,6 +20,8 @@ import fcntl
 import os
 import shutil
 import subprocess
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -30,6 +32,9 @@ _NO_REFLINK = {errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL, errno.EXDEV}
 _WRITES, _IN_FLIGHT = 4, 8
 _HOST_MIB = 1536
 _DISK_MIB = 48
+_HANG_S = 120.0
+# Nobody sets it: what is waited for happens in the kernel.
+_PAUSE = threading.Event()
 _SHARED_MEMORY = Path("/dev/shm")
 
 
@@ -48,9 +53,26 @@ def mounted(image: Path, where: Path) -> Iterator[Path]:
     try:
         yield where
     finally:
-        # A mount namespace that somebody made meanwhile has a copy of every mount, and would keep
-        # this one busy for as long as it lives.
-        _run("umount", "--lazy", where)
+        _run("umount", where)
+        _until_let_go(image)
+
+
+def _until_let_go(image: Path) -> None:
+    """Wait until nobody writes to the image: a mount namespace made meanwhile may hold a copy."""
+    deadline = time.monotonic() + _HANG_S
+    while str(image) in _backing_files():
+        if time.monotonic() > deadline:
+            raise OSError(f"{image}: expected to be unmounted, somebody else holds it")
+        _PAUSE.wait(0.01)
+
+
+def _backing_files() -> set[str]:
+    found = set()
+    for file in Path("/sys/block").glob("loop*/loop/backing_file"):
+        # Let go of between the two looks.
+        with contextlib.suppress(OSError):
+            found.add(file.read_text().strip())
+    return found
 
 
 @contextmanager

@@ -21,6 +21,14 @@ def mount(*arguments):
     subprocess.run(["mount", *map(str, arguments)], check=True)
 
 
+def let_go_of_disks():
+    """This namespace's copies of what is mounted from images would keep those busy."""
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        device, where, *_ = line.split()
+        if device.startswith("/dev/loop"):
+            subprocess.run(["umount", "-l", where], check=False)
+
+
 def overlay(base, lower):
     """`base`/root: everything of `lower`, with changes that end with the mount namespace."""
     mount("-t", "tmpfs", "tmpfs", base)
@@ -73,6 +81,7 @@ def furnish(root, spec):
 def main():
     spec = json.loads(sys.argv[1])
     mount("--make-rprivate", "/")
+    let_go_of_disks()
     subprocess.run(["umount", "-R", "-l", "/sys/fs/cgroup"], check=False)
     mount("-t", "cgroup2", "cgroup2", "/sys/fs/cgroup")
     group = Path("/sys/fs/cgroup", spec["group"])

@@ -88,8 +88,11 @@ class Network:
         self.close()
 
     def inside(self, *command: str | Path) -> list[str]:
-        """The command that runs this one in the namespace, with the same process number."""
-        return ["ip", "netns", "exec", self.name, *map(str, command)]
+        """The command that runs this one in the namespace, with the same process number.
+
+        Not by ip-netns(8), which makes a mount namespace too: that would hold on to every mount.
+        """
+        return ["nsenter", f"--net=/run/netns/{self.name}", *map(str, command)]
 
     def run(self, *command: str | Path, check: bool = True, **named) -> subprocess.CompletedProcess:
         """Run a command on the test's side; the finished process with its output as text."""
