@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from board.commands import run, there
-from board.layout import Layout
+from board.layout import SPARE_BYTES, Layout
 from board.refusal import RefusedError
 
 # The newest Debian that a wheel of the lock was built for is older than both.
@@ -115,6 +115,11 @@ def _missing(facts: Facts, layout: Layout) -> Iterator[tuple[str, str]]:
         yield (
             f"{place}: expected to be writable, it is not",
             "undo the read-only root for the deploy",
+        )
+    elif facts.free_mb < SPARE_BYTES >> 20:
+        yield (
+            f"{place}: expected {SPARE_BYTES >> 20} MB free at least, got {facts.free_mb} MB",
+            "make room, or use a larger card",
         )
 
 
