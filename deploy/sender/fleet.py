@@ -63,7 +63,10 @@ def doctor(sender: Sender, hosts: Sequence[Host], say: Say) -> int:
     failed = False
     for host in hosts:
         try:
-            command = f"runuser -u kiosk -- {_KIOSK} doctor --json {_CONFIG} || [ $? = 1 ]"
+            # Its user is not there either, and runuser's status would pass for a finding.
+            there = f"[ -x {_KIOSK} ] || {{ echo {_KIOSK}: not found >&2; exit 127; }}"
+            asked = f"runuser -u kiosk -- {_KIOSK} doctor --json {_CONFIG} || [ $? = 1 ]"
+            command = f"{there}; {asked}"
             findings = json.loads(remote(sender.link(host), command))
         except (DeployError, ValueError) as error:
             rows.append((host.name, "failed", "-", str(error)))
@@ -83,9 +86,8 @@ def logs(sender: Sender, host: Host, words: str) -> int:
     try:
         asked = shlex.join(shlex.split(words or "-n 50 -f"))
     except ValueError as error:
-        raise DeployError(
-            f"WORDS: expected words for journalctl, got {words!r} ({error})"
-        ) from error
+        told = f"WORDS: expected options of journalctl, got {words!r} ({error})"
+        raise DeployError(told, "close its quotes") from error
     command = f"journalctl -u kiosk -u kiosk-trial {asked}"
     try:
         return subprocess.call(sender.link(host).ssh(_as_root(host, command)))
@@ -96,10 +98,12 @@ def logs(sender: Sender, host: Host, words: str) -> int:
 def enrol(sender: Sender, host: Host, person: str, images: Sequence[Path], say: Say) -> int:
     """Enrol a person of pictures that lie here; on the Pi they are in memory only, then gone."""
     if not person or not images:
-        raise DeployError("expected PERSON=id and IMAGES='a.jpg b.jpg'")
+        raise DeployError("expected PERSON=id and IMAGES='a.jpg b.jpg', got not both")
     for image in images:
         if not image.is_file():
-            raise DeployError(f"{image}: expected a picture, there is none")
+            raise DeployError(
+                f"IMAGES: expected a picture, {str(image)!r} is none", "name files here"
+            )
     names = [f"{index}{image.suffix.lower()}" for index, image in enumerate(images)]
     link = sender.link(host)
     said = b""
@@ -124,7 +128,7 @@ def remote(link: Link, command: str, given: bytes = b"", *, with_stderr: bool = 
     done = subprocess.run(link.ssh(script), input=given, capture_output=True, check=False)
     # Before the mark: whatever a login script printed.
     said = done.stdout.rpartition(b"\n%s\n" % _MARK.encode())[2]
-    if b"/opt/kiosk/current/venv/bin/kiosk: not found" in done.stderr:
+    if f"{_KIOSK}: not found".encode() in done.stderr:
         raise DeployError(f"{link.host.name}: no kiosk there yet", "make deploy PI=... CONFIG=...")
     if done.returncode != 0:
         raise link.cause(done.stderr, f"status {done.returncode}")

@@ -6,6 +6,7 @@ import io
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import zipfile
 from collections.abc import Callable
@@ -80,10 +81,10 @@ class Link:
     def __enter__(self) -> Link:
         folder = self._sent_program()
         sudo = "" if self.host.user == "root" else "sudo -n "
-        # Removed at the end, whichever way that comes.
-        script = f"trap 'rm -rf {folder}' EXIT; {sudo}python3 -B {folder}/board.pyz serve"
-        # What a login script printed may have left a line open.
-        script = f"{_ENGLISH}; echo; {script}"
+        # The system's own Python: another one on the path would name another version.
+        serve = f"{sudo}/usr/bin/python3 -B {folder}/board.pyz serve"
+        # Removed at the end, whichever way that comes. A login script may leave a line open.
+        script = f"{_ENGLISH}; echo; trap 'rm -rf {folder}' EXIT; {serve}"
         self._running = subprocess.Popen(
             self.ssh(script), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
@@ -107,7 +108,9 @@ class Link:
             process.wait()
 
     def ssh(self, script: str) -> list[str]:
-        """The command that runs a script there."""
+        """The command that runs a script there; DeployError without an ssh here."""
+        if shutil.which("ssh") is None:
+            raise DeployError("ssh expected here, it is not there", "install openssh-client")
         where = ("-p", str(self.host.port), "-l", self.host.user, self.host.address)
         return ["ssh", *_OPTIONS, *where, f"sh -c {shlex.quote(script)}"]
 
@@ -139,8 +142,6 @@ class Link:
             done = subprocess.run(
                 self.ssh(script), input=program, capture_output=True, timeout=120, check=False
             )
-        except FileNotFoundError as error:
-            raise DeployError("ssh expected, it is not there", "install openssh-client") from error
         except subprocess.TimeoutExpired as error:
             raise DeployError(f"{self.host.name}: no answer within 120 s") from error
         folder = _FOLDER.search(done.stdout.decode("utf-8", errors="replace"))

@@ -173,8 +173,8 @@ def _tell(facts: dict[str, Any], host: Host, say: Say) -> None:
         say(f"warning: {warning}")
     behind = time.time() - facts["utc"]
     if abs(behind) > _CLOCK_S:
-        word = "behind" if behind > 0 else "ahead"
-        say(f"warning: its clock is {abs(behind) / 3600:.1f} h {word} of this machine's")
+        word = "behind" if behind > 0 else "ahead of"
+        say(f"warning: its clock is {abs(behind) / 3600:.1f} h {word} this machine's")
     if host.timezone and facts["timezone"] != host.timezone:
         say(f"its time zone is {facts['timezone']}, {host.timezone} is wanted: it will be set")
 
@@ -187,7 +187,9 @@ def _ours(host: Host) -> bytes | None:
         settings = Path(host.config).read_bytes()
     except (OSError, ValueError) as error:
         told = getattr(error, "strerror", None) or error
-        raise DeployError(f"CONFIG={host.config}: expected a file, got: {told}", _SAMPLE) from error
+        raise DeployError(
+            f"CONFIG={host.config!r}: expected a file, got: {told}", _SAMPLE
+        ) from error
     _modules(settings)
     return settings
 
