@@ -11,7 +11,7 @@ SOURCES := pyproject.toml $(shell find kiosk models -type f -not -name '*.pyc' 2
 # A deploy needs Python, git and ssh, and no environment of its own.
 SENDER = PYTHONPATH=deploy $(PYTHON) -B -m sender
 # What somebody says reaches neither make nor the shell as a word of theirs, whatever it holds.
-SAID := PI PI_USER PI_PORT HEALTH_S CONFIG CODE WORDS PERSON IMAGES
+SAID := PI PI_USER PI_PORT HEALTH_S CONFIG CODE WORDS PERSON IMAGES OUT
 $(foreach name,$(SAID),$(eval override $(name) := $$(value $(name))))
 export $(SAID)
 THERE = --user="$$PI_USER" --port="$$PI_PORT" --health-s="$$HEALTH_S" --pi="$$PI"
@@ -69,6 +69,9 @@ enrol: check-tools ## PI=host PERSON=id IMAGES="a.jpg b.jpg": enrol somebody the
 
 uninstall: check-tools ## PI=host: take it off again, templates and keys first of all (LOSE_EVENTS=1)
 	@$(SENDER) uninstall $(if $(LOSE_EVENTS),--lose-events) $(THERE)
+
+release: check-tools ## wheel, sdist, wheelhouses, SBOMs, sums into dist/<version> (OUT= DIRTY=1)
+	@$(SENDER) release --out="$${OUT:-dist}" $(if $(DIRTY),--dirty)
 
 check-tools:
 	@command -v git >/dev/null || { echo "git expected, not found: apt-get install git"; exit 2; }

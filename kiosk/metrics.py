@@ -100,6 +100,10 @@ def _of_the_eyes(sheet: _Sheet, status: Mapping[str, Any]) -> None:
     sheet.family(_OUTCOMES, "counter", "What visits and frames came to.", counts)
     fallback = status["fallback"] is not None
     sheet.gauge("kiosk_model_fallback", "1: FP32 has taken over from INT8.", fallback)
+    if status["shadow"] is not None:
+        words = "Cosine of the other model's embedding of a live face to the one in use."
+        of_shadow = dict(_cosines(status["shadow"]))
+        sheet.family("kiosk_shadow_cosine", "histogram", words, of_shadow)
     samples: dict[tuple[str, str], Value] = {}
     for stage, histogram in sorted(status["histograms"].items()):
         samples |= dict(_buckets(stage, histogram))
@@ -112,6 +116,10 @@ def _of_the_board(sheet: _Sheet, status: Mapping[str, Any]) -> None:
     sheet.gauge("kiosk_temperature_celsius", "Of the processor.", board["temperature_c"])
     sheet.gauge("kiosk_under_voltage", "1: too little power now.", board["under_voltage"])
     sheet.gauge("kiosk_throttled", "1: the firmware holds the clock down.", board["throttled"])
+    sheet.gauge("kiosk_card_wear_ratio", "Of the card's life, where it tells.", board["card_wear"])
+    written = {("", ""): board["card_written_bytes"]}
+    name = "kiosk_card_written_bytes_total"
+    sheet.family(name, "counter", "To the card since the boot.", written)
 
 
 def _buckets(stage: str, histogram: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str], Value]]:
@@ -122,6 +130,16 @@ def _buckets(stage: str, histogram: Mapping[str, Any]) -> Iterator[tuple[tuple[s
         yield ("_bucket", _labels(stage=stage, le=bound)), total
     yield ("_sum", _labels(stage=stage)), histogram["sum_ms"] / 1000
     yield ("_count", _labels(stage=stage)), total
+
+
+def _cosines(shadow: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str], Value]]:
+    total, other = 0, shadow["other"]
+    for edge, count in zip(shadow["edges"], shadow["counts"], strict=True):
+        total += count
+        yield ("_bucket", _labels(other=other, le=f"{edge:g}")), total
+    yield ("_bucket", _labels(other=other, le="+Inf")), total
+    yield ("_sum", _labels(other=other)), total * (shadow["mean"] or 0.0)
+    yield ("_count", _labels(other=other)), total
 
 
 def _labels(**labels: str) -> str:

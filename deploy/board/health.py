@@ -12,9 +12,10 @@ from typing import Any
 from board.commands import run
 from board.layout import SERVICE, Layout
 
-# Beyond the healthy seconds: a start may take so long to find its camera and its server, or as
-# long again as it has to be healthy.
-_GRACE_S = 30.0
+# Beyond the healthy seconds: a start may take so long to find its camera and its server.
+_GRACE_S = 60.0
+# The newest frame is at most so old: several times what a camera is waited for.
+_FRAME_S = 15.0
 _LOOK_S = 1.0
 _TELL_S = 10.0
 _PAUSE = threading.Event()
@@ -52,7 +53,7 @@ class Watch:
         since: float | None = None
         told = started
         problem = ""
-        while time.monotonic() - started < health_s + max(health_s, _GRACE_S):
+        while time.monotonic() - started < health_s + _GRACE_S:
             look = self._look()
             if look.process != first.process or look.active != "active":
                 return f"it did not keep running ({look.active}, {_restarts()} restarts)"
@@ -100,11 +101,11 @@ def _configuration(status: dict[str, Any]) -> str:
 
 
 def _camera(status: dict[str, Any]) -> str:
-    """Frames advance: the newest is younger than a few seconds."""
+    """Frames advance: the newest is of just now."""
     age = status.get("frame_age_s")
     if status["camera"] != "running":
         return f"camera {status['camera']}"
-    return "" if age is not None and age < 5.0 else f"the newest frame is {age} s old"
+    return "" if age is not None and age < _FRAME_S else f"the newest frame is {age} s old"
 
 
 def _recording(status: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from board import switch
 from board.commands import as_kiosk, must, run
-from board.layout import SERVICE, Layout
+from board.layout import SERVICE, USER, Layout
 from board.refusal import RefusedError
 
 Say = Callable[[str], None]
@@ -77,27 +77,51 @@ def _try_migration(layout: Layout, kiosk: Path, copy: Path, say: Say) -> None:
 
 @contextmanager
 def _copy_of_queue(layout: Layout, say: Say) -> Iterator[Path | None]:
-    """A copy of the queue, None where there is none yet; it is gone afterwards."""
+    """A copy of the queue, None where there is none to be had; it is gone afterwards."""
     queue = layout.state / "outbox.db"
     if not queue.exists():
         yield None
-        return
-    if run("systemctl", "is-active", "--quiet", SERVICE).returncode == 0:
-        say("the running kiosk hands out a copy of its queue")
-        command = (layout.kiosk(layout.current), "outbox", "backup", "--json")
-        said = must(*command, "--config", layout.settings, hint=_UNCHANGED)
-        copy = Path(json.loads(said)["file"])
+    elif run("systemctl", "is-active", "--quiet", SERVICE).returncode == 0:
+        copy = _handed_out(layout, say)
         try:
             yield copy
         finally:
-            copy.unlink(missing_ok=True)
-        return
-    # Nobody has it open: what lies there can be copied, the log with it.
-    with tempfile.TemporaryDirectory(dir=layout.state, prefix="rehearsal-") as name:
-        place = Path(name)
-        shutil.chown(place, "kiosk", "kiosk")
-        for file in layout.state.glob("outbox.db*"):
-            if file.is_file():
-                shutil.copyfile(file, place / file.name)
-                shutil.chown(place / file.name, "kiosk", "kiosk")
-        yield place / "outbox.db"
+            if copy is not None:
+                copy.unlink(missing_ok=True)
+    else:
+        with _stopped(), tempfile.TemporaryDirectory(dir=layout.state, prefix="rehearsal-") as name:
+            yield _copied(queue, Path(name))
+
+
+def _handed_out(layout: Layout, say: Say) -> Path | None:
+    """The copy that the running kiosk writes; None where it does not: it may be what is mended."""
+    say("the running kiosk hands out a copy of its queue")
+    command = (layout.kiosk(layout.current), "outbox", "backup", "--json")
+    done = run(*command, "--config", layout.settings)
+    if done.returncode != 0:
+        told = done.stderr.decode("utf-8", errors="replace").strip()
+        say(f"warning: it does not ({told}); whether its queue opens shows after the switch only")
+        return None
+    return Path(json.loads(done.stdout)["file"])
+
+
+@contextmanager
+def _stopped() -> Iterator[None]:
+    """Nobody opens the queue meanwhile: a kiosk that does not run is not started in between."""
+    wanted = run("systemctl", "is-active", SERVICE).stdout.decode().strip() == "activating"
+    run("systemctl", "stop", SERVICE)
+    try:
+        yield
+    finally:
+        if wanted:
+            run("systemctl", "--no-block", "start", SERVICE)
+
+
+def _copied(queue: Path, place: Path) -> Path:
+    """Queue and log as they lie there, for the kiosk's user."""
+    shutil.chown(place, USER, USER)
+    for file in queue.parent.glob("outbox.db*"):
+        if file.is_file():
+            shutil.copyfile(file, place / file.name)
+            shutil.chown(place / file.name, USER, USER)
+    return place / queue.name

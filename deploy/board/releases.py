@@ -16,7 +16,11 @@ from board.refusal import RefusedError
 
 Say = Callable[[str], None]
 _PYTHON = "/usr/bin/python3"
-_QUIET = ("--quiet", "--disable-pip-version-check", "--no-input", "--no-cache-dir", "--no-index")
+_QUIET = (
+    *("--quiet", "--disable-pip-version-check", "--no-input", "--no-cache-dir", "--no-index"),
+    # All cores compile, afterwards; pip has one.
+    "--no-compile",
+)
 
 
 def unpack(
@@ -92,6 +96,7 @@ def _install(lock: Path, wheels: list[Path], shared: Path) -> None:
         *("--target", half, "-r", lock),
         hint="the lock does not fit this Python, or the card is full; nothing was switched",
     )
+    _compile(half, shared)
     half.replace(shared)
 
 
@@ -106,7 +111,16 @@ def _environment(folder: Path, wheels: list[Path], shared: Path) -> None:
         *(venv / "bin/python", "-B", _pip(wheels), "install", *_QUIET, "--no-deps", package),
         hint="the release's wheel does not install; nothing was switched",
     )
+    _compile(site, site)
     package.unlink()
+
+
+def _compile(folder: Path, as_folder: Path) -> None:
+    """Compile what is there: the service may not write, and would compile at every start."""
+    must(
+        *(_PYTHON, "-m", "compileall", "-q", "-j", "0", "-s", folder, "-p", as_folder, folder),
+        hint="the card is full, or failing; nothing was switched",
+    )
 
 
 def _pip(wheels: list[Path]) -> str:

@@ -1,4 +1,4 @@
-"""`make deploy` and its like: `python -m sender COMMAND --pi "HOST..."`."""
+"""`make deploy` and its like: `python -m sender COMMAND --pi "HOST..."`; `release` has none."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from sender import fleet, push
 from sender.commit import commit_of
 from sender.hosts import Host, host_named
 from sender.refusal import DeployError
+from sender.release import release
 
 _CHECKOUT = Path(__file__).resolve().parent.parent.parent
 
@@ -27,7 +28,9 @@ def main() -> int:
         sys.stderr.write(f"{error}\n")
         return 1
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted: what runs on the Pi goes on, its verdict comes by itself\n")
+        goes_on = "what runs on the Pi goes on, its verdict comes by itself"
+        left = "nothing was replaced" if options.command == "release" else goes_on
+        sys.stderr.write(f"interrupted: {left}\n")
         return 130
 
 
@@ -35,16 +38,24 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="make", description=__doc__)
     parser.add_argument(
         "command",
-        choices=("deploy", "rollback", "status", "doctor", "logs", "enrol", "uninstall"),
+        choices=(
+            *("deploy", "rollback", "status", "doctor", "logs", "enrol", "uninstall"),
+            "release",
+        ),
     )
     for name in ("pi", "user", "port", "config", "health-s", "person", "images", "code", "words"):
         parser.add_argument(f"--{name}", default="")
+    parser.add_argument("--out", default="dist")
     parser.add_argument("--dirty", action="store_true")
     parser.add_argument("--lose-events", action="store_true")
     return parser
 
 
 def _run(options: argparse.Namespace) -> int:
+    if options.command == "release":
+        commit = commit_of(_CHECKOUT, allow_dirty=options.dirty)
+        release(_CHECKOUT, commit, Path(options.out).resolve(), _plain)
+        return 0
     names = options.pi.split()
     if not names:
         raise DeployError(f"expected PI=host, or several: make {options.command} PI='a b c'")

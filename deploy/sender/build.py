@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sender.commit import Commit, tree_of
+from sender.commit import Commit, described, tree_of
 from sender.refusal import DeployError
 
 Say = Callable[[str], None]
@@ -92,7 +94,8 @@ def release_for(checkout: Path, commit: Commit, target: Target, say: Say) -> Rel
 
 def build_wheel(tree: Path, commit: Commit, cache: Path, say: Say) -> Path:
     """The wheel of a tree, the same bytes from the same commit wherever it is built."""
-    folder = cache / "wheels" / commit.id
+    # A tag that came later gives the same commit another version.
+    folder = cache / "wheels" / f"{commit.id}-{described(tree)}"
     found = list(folder.glob("face_kiosk-*.whl"))
     if found:
         return found[0]
@@ -120,13 +123,14 @@ def build_tools(tree: Path, cache: Path) -> Path:
     lock = tree / "deploy/locks/build.txt"
     digest = hashlib.sha256(lock.read_bytes()).hexdigest()[:12]
     folder = cache / "tools" / f"{digest}-py{sys.version_info.major}.{sys.version_info.minor}"
-    if (folder / "whole").exists():
-        return folder
-    shutil.rmtree(folder, ignore_errors=True)
-    run(sys.executable, "-m", "venv", folder)
-    pip = (folder / "bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
-    run(*pip, "--require-hashes", "-r", lock)
-    (folder / "whole").touch()
+    with alone(folder):
+        if (folder / "whole").exists():
+            return folder
+        shutil.rmtree(folder, ignore_errors=True)
+        run(sys.executable, "-m", "venv", folder)
+        pip = (folder / "bin/python", "-m", "pip", "install", "--quiet")
+        run(*pip, "--disable-pip-version-check", "--require-hashes", "-r", lock)
+        (folder / "whole").touch()
     return folder
 
 
@@ -134,12 +138,13 @@ def wheelhouse(lock: Path, target: Target, cache: Path, say: Say) -> list[Path]:
     """The lock's packages for a target, their hashes checked; fetched once for each lock."""
     digest = hashlib.sha256(lock.read_bytes()).hexdigest()[:12]
     folder = cache / "wheelhouse" / f"{target.codename}-py{target.python}-{target.machine}-{digest}"
-    if not folder.exists():
-        say(f"fetching the packages of {lock.name} for {target.machine}")
-        half = folder.with_name(f"{folder.name}.half")
-        shutil.rmtree(half, ignore_errors=True)
-        fetch(build_tools(lock.parent.parent.parent, cache), lock, target, half)
-        half.replace(folder)
+    with alone(folder):
+        if not folder.exists():
+            say(f"fetching the packages of {lock.name} for {target.machine}")
+            half = folder.with_name(f"{folder.name}.half")
+            shutil.rmtree(half, ignore_errors=True)
+            fetch(build_tools(lock.parent.parent.parent, cache), lock, target, half)
+            half.replace(folder)
     return sorted(folder.glob("*.whl"))
 
 
@@ -155,6 +160,15 @@ def fetch(tools: Path, lock: Path, target: Target, folder: Path) -> None:
         *("--no-deps", "--require-hashes", "--only-binary=:all:", "--implementation", "cp"),
         *("--python-version", target.python, *words, "-d", str(folder), "-r", str(lock)),
     )
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Nobody else makes what this path of the cache names; whoever comes second waits."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f"{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _parcel(tree: Path, wheel: Path, lock: Path, path: Path) -> Path:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from sender.refusal import DeployError
 
+# A file in here that git does not know was forgotten; anywhere else it is nobody's business.
+_SENT = ("kiosk/", "models/", "deploy/", "docs/")
 _HINT = "deploy from a git checkout of the kiosk"
 # git rev-parse --local-env-vars, those that lead elsewhere.
 _LOCAL = {
@@ -38,17 +40,22 @@ def commit_of(checkout: Path, *, allow_dirty: bool) -> Commit:
         raise DeployError(f"{checkout}: expected a git checkout, it is a folder of another", _HINT)
     # NUL-separated: a file's name may hold anything else. Whatever the person's own settings hide.
     status = ("status", "--porcelain", "-z", "--untracked-files=all", "--no-renames")
-    changed = [name for name in _git(checkout, *status).split("\0") if name]
+    changed = [entry for entry in _git(checkout, *status).split("\0") if entry and _counts(entry)]
     if changed and not allow_dirty:
         first = ascii(changed[0][3:])
         raise DeployError(
             f"expected a checkout without uncommitted changes, {len(changed)} files differ"
             f" (the first: {first})",
-            "commit or stash them, or say DIRTY=1: that is recorded on the Pi",
+            "commit or stash them, or say DIRTY=1: the release is marked with it",
         )
     commit = _snapshot(checkout, head) if changed else head
     time = int(_git(checkout, "show", "-s", "--format=%ct", commit))
     return Commit(commit, commit[:10], bool(changed), time)
+
+
+def _counts(entry: str) -> bool:
+    """Whether an entry of git's status changes what is sent; a stray file of one's own does not."""
+    return not entry.startswith("?? ") or entry[3:].startswith(_SENT)
 
 
 @contextmanager
@@ -60,6 +67,11 @@ def tree_of(checkout: Path, commit: Commit) -> Iterator[Path]:
         _git(Path(name), *clone, str(checkout), str(folder))
         _git(folder, "checkout", "--quiet", "--detach", commit.id)
         yield folder
+
+
+def described(tree: Path) -> str:
+    """What git calls the commit of a tree: its tag, or the last one and how far from it."""
+    return _git(tree, "describe", "--tags", "--always").replace("/", "-")
 
 
 def _snapshot(checkout: Path, head: str) -> str:

@@ -97,6 +97,31 @@ def filled(request, named):
         yield ids, named
 
 
+def test_a_copy_is_handed_out_and_tried(kiosk, named):
+    """By the running kiosk only; then this version says whether it could go on with it."""
+    queue = Queue(named)
+    queue.fill(3)
+    queue.listen()
+    status, out, _ = kiosk("outbox", "backup", "--json", "--config", named)
+    copy = json.loads(out)["file"]
+    assert status == 0
+    assert json.loads(out)["bytes"] > 0
+    _, out, _ = kiosk("outbox", "backup", "--config", named)
+    assert "delete it when it is not needed" in out
+    queue.close()
+    status, out, _ = kiosk("outbox", "rehearse", copy, "--json")
+    done = json.loads(out)
+    assert (status, done["before"]) == (0, done["after"])
+    status, out, _ = kiosk("outbox", "rehearse", copy)
+    assert "all tables are sound" in out
+    status, _, err = kiosk("outbox", "backup", "--config", named)
+    assert status == 1
+    assert "no daemon answers" in err
+    status, _, err = kiosk("outbox", "rehearse", named)
+    assert status == 1
+    assert "no database" in err
+
+
 def test_the_queue_is_listed(kiosk, filled):
     """The oldest first, as many as asked for, and how many more there are."""
     ids, config = filled

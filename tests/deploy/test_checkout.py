@@ -12,13 +12,13 @@ from sender.commit import commit_of, tree_of
 from sender.refusal import DeployError
 
 HOSTILE = {
-    "a newline": b"two\nlines",
-    "quotes": b'it\'s "so" `so` $(so)',
-    "no UTF-8": b"\xff\xfe",
-    "a leading dash": b"-rf",
-    "an escape": b"\x1b[2J",
-    "another script": "файл".encode(),
-    "a blank at its end": b"blank ",
+    "a newline": b"kiosk/" + b"two\nlines",
+    "quotes": b"kiosk/" + b'it\'s "so" `so` $(so)',
+    "no UTF-8": b"kiosk/" + b"\xff\xfe",
+    "a leading dash": b"kiosk/" + b"-rf",
+    "an escape": b"kiosk/" + b"\x1b[2J",
+    "another script": b"kiosk/" + "файл".encode(),
+    "a blank at its end": b"kiosk/" + b"blank ",
 }
 
 
@@ -28,6 +28,7 @@ class Checkout:
     def __init__(self, folder):
         self.folder = folder
         folder.mkdir()
+        (folder / "kiosk").mkdir()
         self.git("init", "--quiet", "--initial-branch=main")
         (folder / ".gitignore").write_text("ignored\n")
         (folder / "file").write_text("one\n")
@@ -92,14 +93,16 @@ def test_an_uncommitted_file_is_refused_by_its_name_in_plain_letters(checkout, k
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_an_uncommitted_file_is_sent_where_that_is_said(checkout, kind):
     """Marked, and in a commit that no branch has; the checkout stays as it is."""
+    outside = HOSTILE[kind].removeprefix(b"kiosk/")
     checkout.write(HOSTILE[kind], "new")
+    checkout.write(outside, "new")
     checkout.write(b"file", "two\n")
     checkout.write(b"staged")
     checkout.git("add", "staged")
     before, head = checkout.stands(), checkout.git("rev-parse", "HEAD")
     commit, names = sent(checkout, allow_dirty=True)
     assert commit.dirty
-    assert names[HOSTILE[kind]] == "new"
+    assert names[HOSTILE[kind]] == names[outside] == "new"
     assert names[b"file"] == "two\n"
     assert b"staged" in names
     assert checkout.stands() == before
@@ -123,10 +126,18 @@ def test_every_kind_of_change_is_a_change(checkout, how):
         commit_of(checkout.folder, allow_dirty=False)
 
 
+def test_a_stray_file_beside_what_is_sent_is_nobodys_business(checkout):
+    """One's own notes keep nobody from deploying, and stay at home."""
+    checkout.write(b"notes.txt")
+    commit, names = sent(checkout)
+    assert not commit.dirty
+    assert b"notes.txt" not in names
+
+
 def test_a_file_is_seen_though_the_persons_settings_hide_it(checkout):
     """Untracked files that git status does not show would stay at home unnoticed."""
     checkout.git("config", "status.showUntrackedFiles", "no")
-    checkout.write(b"module.py")
+    checkout.write(b"kiosk/module.py")
     with pytest.raises(DeployError, match=r"module\.py"):
         commit_of(checkout.folder, allow_dirty=False)
 

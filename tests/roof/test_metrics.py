@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from kiosk.board import read_board
 from kiosk.logbook import Logbook
 from kiosk.metrics import MetricsFile, exposition
+from kiosk.vision.shadow import Shadow
 
 HANG_S = 60
 
@@ -44,6 +45,7 @@ def status(**changed):
         "disk": {"used": 0.25},
         "camera": "running",
         "fallback": None,
+        "shadow": None,
         "board": read_board().document(),
         **logbook.summary(),
         **changed,
@@ -167,6 +169,7 @@ def test_an_alarm_is_raised_when_it_must(promtool, repository, tmp_path, alarm):
 def test_rules_and_dashboard_ask_for_what_there_is(repository):
     """Every name in them is one that a daemon on a board writes."""
     board = {"temperature_c": 50.0, "under_voltage": False, "throttled": False}
+    board |= {"card_wear": 0.1, "card_written_bytes": 1}
     text = exposition(status(board=board, last_receipt_ms=1))
     known = {name for name, _ in samples(text)}
     asked = set()
@@ -202,6 +205,51 @@ def test_the_board_is_read(tmp_path):
     assert (seen.under_voltage, seen.under_voltage_since_boot) == (False, True)
     board.write("class/thermal/thermal_zone0/temp", "hot")
     assert read_board(tmp_path).temperature_c is None
+
+
+def test_the_card_is_read(tmp_path):
+    """The worse of two kinds of cells, and what was written; a card that tells nothing is None."""
+    board = Board(tmp_path)
+    board.write("block/mmcblk0/device/life_time", "0x02 0x03\n")
+    board.write("block/mmcblk0/stat", " 1 2 3 4 5 6 100 8 9 10 11\n")
+    seen = read_board(tmp_path)
+    assert (seen.card_wear, seen.card_written_bytes) == (0.3, 51_200)
+    text = exposition(status(board=seen.document()))
+    assert value(text, "kiosk_card_wear_ratio") == 0.3
+    assert value(text, "kiosk_card_written_bytes_total") == 51_200
+    for rubbish in ("0x00 0x00", "worn", ""):
+        board.write("block/mmcblk0/device/life_time", rubbish)
+        assert read_board(tmp_path).card_wear is None
+
+
+def test_shadow_mode_is_a_histogram():
+    """Cumulative, as its reader wants it; without a shadow there is none."""
+    faces = Shadow(Other([0.91, 0.999, 1.0]), every=1)
+    for _ in range(3):
+        faces.see(None, None, "in-use")
+    text = exposition(status(shadow=faces.document()))
+    labels = {"other": "other"}
+    assert value(text, "kiosk_shadow_cosine_bucket", le="0.9", **labels) == 0
+    assert value(text, "kiosk_shadow_cosine_bucket", le="0.92", **labels) == 1
+    assert value(text, "kiosk_shadow_cosine_bucket", le="+Inf", **labels) == 3
+    assert value(text, "kiosk_shadow_cosine_count", **labels) == 3
+    assert value(text, "kiosk_shadow_cosine_sum", **labels) == pytest.approx(2.909, abs=1e-4)
+    assert "kiosk_shadow" not in exposition(status())
+
+
+class Other:
+    """A model whose embeddings are so like those in use."""
+
+    id = "other"
+
+    def __init__(self, cosines):
+        self._cosines = list(cosines)
+
+    def embed(self, _):
+        return self
+
+    def similarity(self, _):
+        return self._cosines.pop(0)
 
 
 class Steps:

@@ -1,5 +1,6 @@
 """The virtual Pi's disk, made once for all tests, and a network for each file."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from system import image as disk_image
 from system.network import Network
 from system.packages import UnavailableError
+from system.product import Deployed, deployed
 
 CACHE = Path(__file__).parents[2] / ".cache" / "system"
 
@@ -30,3 +32,13 @@ def network(image, tmp_path_factory) -> Iterator[Network]:
         pytest.skip(str(error))
     with opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def once(image, tmp_path_factory) -> Deployed:
+    """The first release, deployed once for all that run side by side."""
+    shared = tmp_path_factory.getbasetemp()
+    # Each of several workers has a folder of its own in theirs.
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        shared = shared.parent
+    return deployed(image, shared / "deployed", CACHE / "chrony")

@@ -35,10 +35,12 @@ class Image:
     """A folder with the disk, which is not to be written to, and what starts it."""
 
     folder: Path
+    over: Path | None = None
+    """A disk that began as this image and had more put on it, None for the image itself."""
 
     @property
     def disk(self) -> Path:
-        return self.folder / "root.qcow2"
+        return self.over or self.folder / "root.qcow2"
 
     @property
     def key(self) -> Path:

@@ -1,0 +1,196 @@
+"""The kiosk on a virtual Pi: what a deploy goes to, and what was deployed once for all tests."""
+
+import fcntl
+import json
+import shutil
+import subprocess
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+
+from deploy.site import Checkout, Site, until
+from service.machine import REPOSITORY
+from system.board import Board
+from system.machine import VirtualPi
+from system.network import HOST, PI, Network
+
+PEOPLE = "/srv/people"
+HEALTH_S = 15
+# An emulated core computes a fifteenth of a Pi's; what is measured at a start would take minutes.
+_SLOWLY = """
+[models]
+prefer = "exact"
+embedder = "mobilefacenet-int8-nhwc-u8"
+[limits]
+memory_mb = 0
+"""
+
+
+class Product:
+    """A virtual Pi, a server outside it, and whoever deploys."""
+
+    def __init__(self, pi, network, folder, image, checkout):
+        self.pi, self.network = pi, network
+        self.board = Board(pi, network)
+        self.site = Site(
+            *(self.board, folder, checkout, image.key, network.inside()),
+            address=PI,
+            listen=HOST,
+            exposed=True,
+        )
+        self._configure()
+        self.site.serve()
+        until("a server", (folder / "attendance.db").exists)
+
+    def _configure(self):
+        """Frames at a pace that emulation holds."""
+        text = self.site.config.read_text()
+        text = text.replace("replay_loops = 0", "replay_loops = 0\nframes_per_s = 2\n#")
+        text = text.replace("[camera]", "[camera]\nframe_timeout_s = 30").replace("#\n", "")
+        self.site.config.write_text(text + _SLOWLY)
+
+    def furnish(self):
+        """What no deploy brings: the pictures that are replayed, and the server's authority."""
+        self.board.run("mkdir", "-p", PEOPLE, "/etc/kiosk")
+        picture = REPOSITORY / "kiosk/demo/people/obama3.jpg"
+        self.board.put(f"{PEOPLE}/obama3.jpg", picture.read_bytes())
+        self.board.put("/etc/kiosk/server.pem", self.site.secrets.cert.read_bytes())
+
+    def attendance(self):
+        """What the server has recorded, the newest first."""
+        return self.site.asked("/attendance?limit=1000")["attendance"]
+
+    def recorded(self, beyond=0, within_s=240):
+        """Wait until the server has more than so many records, which are returned."""
+
+        def more():
+            rows = self.attendance()
+            return rows if len(rows) > beyond else None
+
+        return until("a punch at the server", more, within_s)
+
+    def waiting(self):
+        """The events that wait on the Pi, by their ids."""
+        said = self.site.kiosk("outbox", "list", "--json", "--limit", "1000")
+        return [event["event_id"] for event in json.loads(said)["events"]]
+
+    def running(self, other_than=0, within_s=300):
+        """Wait until the service runs, as another process than that; its number."""
+
+        def process():
+            if self.board.property("kiosk", "SubState") != "running":
+                return 0
+            pid = self.board.pid("kiosk")
+            return pid if pid != other_than else 0
+
+        return until("a kiosk that runs", process, within_s)
+
+
+@contextmanager
+def product(image, folder, *, cpu="cortex-a76", pages="4k", programs, checkout=None, **boot):
+    """A product on a machine that has booted."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (
+        Network(folder / "network", programs) as network,
+        VirtualPi(image, network, folder / "pi", cpu=cpu, pages=pages) as pi,
+    ):
+        pi.boot(**boot)
+        pi.wait_ready()
+        made = Product(pi, network, folder, image, checkout or Checkout(folder / "checkout"))
+        try:
+            yield made
+        finally:
+            made.site.end()
+
+
+class Deployed:
+    """A disk that the first release was deployed to, its server's files and the checkout."""
+
+    def __init__(self, image, folder, programs):
+        self.image, self.folder, self.programs = image, folder, programs
+        self.said, self.state, self.security = (
+            (folder / name).read_text() for name in ("said", "state", "security")
+        )
+
+    @contextmanager
+    def product(self, folder, **machine):
+        """A machine of its own over that disk."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("attendance.db", "secrets", "checkout"):
+            source = self.folder / name
+            copy = shutil.copytree if source.is_dir() else shutil.copy2
+            if source.is_dir():
+                copy(source, folder / name, symlinks=True)
+            else:
+                copy(source, folder / name)
+        again = Checkout.over(folder / "checkout")
+        machine |= {"programs": self.programs, "checkout": again}
+        with product(self.image, folder, **machine) as made:
+            made.running()
+            yield made
+
+
+def deployed(image, folder, programs):
+    """Deploy once, whoever asks first; the others wait for it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        disk = folder / "deployed.qcow2"
+        if not disk.exists():
+            _deploy_first(image, folder, programs, disk)
+        return Deployed(replace(image, over=disk), folder, programs)
+
+
+def word_by_word(site):
+    """Do what the README's page on a Raspberry Pi says, as it says it; what that said."""
+    readme = (REPOSITORY / "README.md").read_text()
+    page = readme.split("## On a Raspberry Pi", 1)[1].split("\n## ", 1)[0]
+    invite, *commands = page.split("```sh\n", 1)[1].split("```", 1)[0].splitlines()
+    # The person's own files, in the checkout.
+    shutil.copy2(site.config, site.checkout.folder / "kiosk.toml")
+    picture = cv2.imread(str(REPOSITORY / "kiosk/demo/people/obama.jpg"))
+    cv2.imwrite(str(site.checkout.folder / "anna1.jpg"), picture)
+    cv2.imwrite(str(site.checkout.folder / "anna2.jpg"), cv2.flip(picture, 1))
+    # The Pi's name, which a real network knows.
+    options = site.folder / "ssh_config"
+    named = f"Host raspberrypi.local\n HostName {site.address}\n"
+    options.write_text(named + options.read_text())
+    programs = f"{REPOSITORY}/.venv/bin:{site.environ()['PATH']}"
+    environ = {**site.environ(), "PATH": programs, "HEALTH_S": str(HEALTH_S)}
+
+    def do(command, folder):
+        done = subprocess.run(
+            ["bash", "-c", command],
+            cwd=folder,
+            env=environ,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+    code = do(invite, site.folder).strip()
+    assert len(commands) == 3
+    return "".join(
+        do(command.replace("K7QX-9M2P-4TRD-0001", code), site.checkout.folder)
+        for command in commands
+    )
+
+
+def _deploy_first(image, folder: Path, programs, disk: Path):
+    """From a fresh card whose clock is years behind to a kiosk that runs, and switch it off."""
+    with product(image, folder, programs=programs, rtc="2023-01-01T00:00:00") as made:
+        made.furnish()
+        said = word_by_word(made.site)
+        made.recorded()
+        (folder / "said").write_text(said)
+        (folder / "state").write_text(made.pi.wait_ready())
+        security = made.board.run("systemd-analyze", "security", "--no-pager", "kiosk").stdout
+        (folder / "security").write_text(security)
+        made.pi.ssh("systemctl poweroff", check=False)
+        made.pi.wait_off()
+    command = ["qemu-img", "convert", "-q", "-O", "qcow2", folder / "pi/root.qcow2", disk]
+    subprocess.run(list(map(str, command)), check=True)
