@@ -88,8 +88,12 @@ class Link:
         self._running = subprocess.Popen(
             self.ssh(script), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
-        self._send(self._opening)
-        self._reply(lambda _: None)
+        try:
+            self._send(self._opening)
+            self._reply(lambda _: None)
+        except BaseException:
+            self._end()
+            raise
         return self
 
     def __exit__(
@@ -98,6 +102,10 @@ class Link:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        """The Pi sees the end of what it reads, and ends; nothing of it stays open here."""
         process = self._process
         try:
             if process.stdin is not None:
@@ -106,6 +114,9 @@ class Link:
         except (OSError, subprocess.TimeoutExpired):
             process.kill()
             process.wait()
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
 
     def ssh(self, script: str) -> list[str]:
         """The command that runs a script there; DeployError without an ssh here."""
