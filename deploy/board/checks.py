@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from board.commands import run, there
-from board.layout import Layout
+from board.layout import SPARE_BYTES, Layout
 from board.refusal import RefusedError
 
 # The newest Debian that a wheel of the lock was built for is older than both.
 MACHINES = {"aarch64": "arm64", "x86_64": "amd64"}
 _LEAST_SYSTEMD = 252
+# There where systemd is the first process (sd_booted).
+_RUNNING = Path("/run/systemd/system")
 # Firmware's word for the power supply: bit 0 now, bit 16 since the start (vcgencmd).
 _UNDER_VOLTAGE = 0x1_0001
 _TOOLS = ("runuser", "useradd", "systemd-run", "systemd-creds", "timedatectl")
@@ -97,7 +99,7 @@ def _missing(facts: Facts, layout: Layout) -> Iterator[tuple[str, str]]:
             f"Raspberry Pi OS bookworm or trixie expected, got {facts.system or 'an unknown one'}",
             "there are locked packages for these two",
         )
-    if not Path("/run/systemd/system").is_dir():
+    if not _RUNNING.is_dir():
         yield "systemd expected as the first process, it is not", "the kiosk is a service of it"
     elif facts.systemd < _LEAST_SYSTEMD:
         yield (
@@ -115,6 +117,11 @@ def _missing(facts: Facts, layout: Layout) -> Iterator[tuple[str, str]]:
         yield (
             f"{place}: expected to be writable, it is not",
             "undo the read-only root for the deploy",
+        )
+    elif facts.free_mb < SPARE_BYTES >> 20:
+        yield (
+            f"{place}: expected {SPARE_BYTES >> 20} MB free at least, got {facts.free_mb} MB",
+            "make room, or use a larger card",
         )
 
 

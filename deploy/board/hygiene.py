@@ -30,7 +30,8 @@ def sweep(layout: Layout, say: Callable[[str], None]) -> dict[str, list[str]]:
             gone.append(folder.name)
     libraries = {described(layout, name).get("libraries") for name in kept if name}
     for folder in folders(layout.libraries):
-        if folder.name not in libraries:
+        # Of a release that says nothing (its file is spoilt) nobody knows what it needs.
+        if None not in libraries and folder.name not in libraries:
             shutil.rmtree(folder)
             gone.append(folder.name)
     _sweep_incoming(layout)
@@ -45,7 +46,7 @@ def _sweep_incoming(layout: Layout) -> None:
     if not layout.incoming.exists():
         return
     for entry in layout.incoming.iterdir():
-        if entry.is_dir():
+        if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
-        elif time.time() - entry.stat().st_mtime > _KEPT_S:
+        elif time.time() - entry.lstat().st_mtime > _KEPT_S:
             entry.unlink()

@@ -116,8 +116,9 @@ class Layout:
 
 
 def folders(parent: Path) -> list[Path]:
-    """The folders in a folder, none where that is not there."""
-    return [path for path in parent.iterdir() if path.is_dir()] if parent.exists() else []
+    """The folders in a folder, none where that is not there; a link to one is none."""
+    found = list(parent.iterdir()) if parent.exists() else []
+    return [path for path in found if path.is_dir() and not path.is_symlink()]
 
 
 def point(link: Path, target: Path) -> None:

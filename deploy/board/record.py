@@ -26,10 +26,19 @@ def note(layout: Layout, **facts: Any) -> None:
 
 def newest(layout: Layout, count: int) -> list[dict[str, Any]]:
     """The last lines, the newest last."""
-    return [json.loads(line) for line in _lines(layout)[-count:]]
+    return [told for line in _lines(layout)[-count:] if (told := _told(line))]
+
+
+def _told(line: str) -> dict[str, Any]:
+    """What a line says, nothing where a failing card spoilt it."""
+    try:
+        told = json.loads(line)
+    except ValueError:
+        return {}
+    return told if isinstance(told, dict) else {}
 
 
 def _lines(layout: Layout) -> list[str]:
     if not layout.history.exists():
         return []
-    return layout.history.read_text(encoding="utf-8").splitlines()
+    return layout.history.read_text(encoding="utf-8", errors="replace").splitlines()

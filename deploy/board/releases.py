@@ -59,11 +59,13 @@ def unpack(
 
 
 def described(layout: Layout, name: str) -> dict[str, Any]:
-    """What is known of a release, nothing for one that never was whole."""
-    path = layout.release(name) / READY
-    if not name or not path.exists():
+    """What is known of a release, nothing for one that never was whole, or is spoilt."""
+    if not name:
         return {}
-    return dict(json.loads(path.read_text(encoding="utf-8")))
+    try:
+        return dict(json.loads((layout.release(name) / READY).read_text(encoding="utf-8")))
+    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):
+        return {}
 
 
 def drop_unused_wheels(layout: Layout) -> None:

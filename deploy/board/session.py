@@ -7,6 +7,7 @@ deploy's lock, and ends when the sender falls silent: a link that is gone leaves
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -35,6 +36,11 @@ from board.refusal import RefusedError
 
 # The sender has nothing to do for so long between two requests.
 SILENCE_S = 120.0
+_HINTS = {
+    errno.ENOSPC: "make room, or use a larger card; what runs is as it was",
+    errno.EROFS: "undo the read-only root for the deploy",
+    errno.EIO: "the card is failing: use another one",
+}
 
 Say = Callable[[str], None]
 
@@ -52,7 +58,12 @@ def serve(channel: Channel, stdout: IO[str], layout: Layout, program: Path) -> i
             desk = Desk(layout, program, channel, lambda text: tell({"say": text}), opening)
             tell({"done": {}})
             while True:
-                tell(desk.answer(_request(channel)))
+                request = _request(channel)
+                name, reply = request.get("do"), desk.answer(request)
+                tell(reply)
+                if name == "receive" and "failed" in reply:
+                    # The rest of its bytes is on the way, and no request.
+                    return 1
     except RefusedError as error:
         tell({"failed": {"what": error.what, "hint": error.hint}})
         return 1
@@ -102,7 +113,8 @@ class Desk:
             raise
         except OSError as error:
             where = f" ({error.filename})" if error.filename else ""
-            return {"failed": {"what": f"{name}: {error.strerror or error}{where}", "hint": ""}}
+            hint = _HINTS.get(error.errno or 0, "")
+            return {"failed": {"what": f"{name}: {error.strerror or error}{where}", "hint": hint}}
         except LinkGoneError:
             raise
         except Exception as error:  # noqa: BLE001 - the top of the program: told, and it goes on
@@ -133,7 +145,10 @@ class Desk:
 def _request(channel: Channel) -> dict[str, Any]:
     """The next request; LinkGoneError at the end of them."""
     line = channel.line(SILENCE_S)
-    request = json.loads(line)
+    try:
+        request = json.loads(line)
+    except ValueError:
+        request = None
     if not isinstance(request, dict):
         raise RefusedError(f"expected a JSON object, got {line[:80]!r}")
     return request

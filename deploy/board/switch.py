@@ -17,10 +17,12 @@ _PROPOSED, _BEFORE = "kiosk.toml.proposed", "kiosk.toml.before"
 
 def forward(layout: Layout, plan: dict[str, Any]) -> None:
     """Switch to the plan's release. The note of what to go back to is on the disk before."""
+    # Of an earlier trial, whose verdict was cut short behind the word.
+    layout.settings.with_name(_BEFORE).unlink(missing_ok=True)
     write(layout.trial, json.dumps(plan).encode())
     if plan.get("settings") == "proposed":
         _take_proposed(layout.settings)
-    install_units(layout, layout.release(plan["release"]))
+    install_units(layout, layout.release(plan["release"]), layout.release(plan["former"]))
     point(layout.current, Path("releases", plan["release"]))
     must("systemctl", "daemon-reload")
     must("systemctl", "enable", "--quiet", SERVICE, "kiosk-check.timer", "kiosk-settle.service")
@@ -30,9 +32,10 @@ def keep(layout: Layout, plan: dict[str, Any]) -> None:
     """The verdict: the release stays, the former one is what a rollback goes to."""
     if plan["former"] and plan["former"] != plan["release"]:
         point(layout.previous, Path("releases", plan["former"]))
-    layout.settings.with_name(_BEFORE).unlink(missing_ok=True)
+    # The word of it: before this, whoever comes goes back, the configuration with it.
     layout.trial.unlink()
     sync_folder(layout.home)
+    layout.settings.with_name(_BEFORE).unlink(missing_ok=True)
     must("systemctl", "start", "kiosk-check.timer")
     releases.drop_unused_wheels(layout)
 
@@ -40,15 +43,18 @@ def keep(layout: Layout, plan: dict[str, Any]) -> None:
 def back(layout: Layout, plan: dict[str, Any], *, wait: bool) -> str:
     """Go back to what ran before, as far as it goes; what the service is after that.
 
-    May be called any number of times, from wherever `forward` was cut short. `wait`: not from a
-    unit that the service's own start waits for.
+    May be called any number of times, from wherever `forward` or `keep` was cut short. `wait`: not
+    from a unit that the service's own start waits for.
     """
     before = layout.settings.with_name(_BEFORE)
     if before.exists():
         before.replace(layout.settings)
+        # Two names of one file are both still there after that.
+        before.unlink(missing_ok=True)
         sync_folder(layout.settings.parent)
-    install_units(layout, layout.release(plan["former"]))
+    install_units(layout, layout.release(plan["former"]), layout.release(plan["release"]))
     point(layout.current, Path("releases", plan["former"]))
+    _restore_previous(layout, plan)
     must("systemctl", "daemon-reload")
     if _on_the_way():
         state = "not started by this"
@@ -75,13 +81,17 @@ def proposed(layout: Layout) -> Path:
     return layout.settings.with_name(_PROPOSED)
 
 
-def install_units(layout: Layout, release: Path) -> None:
-    """Put a release's units where systemd reads them."""
-    kinds = ("service", "timer", "path")
-    for unit in (each for kind in kinds for each in (release / "deploy").glob(f"kiosk*.{kind}")):
-        target = layout.units / unit.name
+def install_units(layout: Layout, release: Path, instead_of: Path) -> None:
+    """Put a release's units where systemd reads them; those that only the other has go."""
+    units = _units(release)
+    for name, unit in units.items():
+        target = layout.units / name
         if not target.exists() or target.read_bytes() != unit.read_bytes():
             write(target, unit.read_bytes())
+    # A release without units is none: what is there stays.
+    for name in _units(instead_of) if units else ():
+        if name not in units:
+            (layout.units / name).unlink(missing_ok=True)
     catalogue = release / "deploy/kiosk.catalog"
     target = layout.root / "usr/lib/systemd/catalog/kiosk.catalog"
     if catalogue.exists() and (
@@ -91,9 +101,26 @@ def install_units(layout: Layout, release: Path) -> None:
         run("journalctl", "--update-catalog")
 
 
+def _units(release: Path) -> dict[str, Path]:
+    folder = release / "deploy"
+    kinds = ("path", "service", "timer")
+    found = sorted(unit for kind in kinds for unit in folder.glob(f"kiosk*.{kind}"))
+    return {unit.name: unit for unit in found}
+
+
+def _restore_previous(layout: Layout, plan: dict[str, Any]) -> None:
+    """What a rollback goes to: a verdict that was cut short has named the former already."""
+    if "former_previous" not in plan or layout.named(layout.previous) == plan["former_previous"]:
+        return
+    if not plan["former_previous"]:
+        layout.previous.unlink(missing_ok=True)
+    elif releases.described(layout, plan["former_previous"]):
+        point(layout.previous, Path("releases", plan["former_previous"]))
+
+
 def _take_proposed(settings: Path) -> None:
     before = settings.with_name(_BEFORE)
-    if settings.exists() and not before.exists():
+    if settings.exists():
         os.link(settings, before)
     settings.with_name(_PROPOSED).replace(settings)
     sync_folder(settings.parent)

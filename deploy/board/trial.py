@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from board import record, switch
+from board import record, releases, switch
 from board.commands import must, run
 from board.health import Watch
 from board.layout import SERVICE, Layout, write
@@ -29,6 +29,10 @@ _JOURNAL_LINES = "15"
 
 def begin(layout: Layout, plan: dict[str, Any], say: Say) -> dict[str, Any]:
     """Start the trial and follow it to its verdict, which is returned."""
+    if not releases.described(layout, plan["release"]):
+        raise RefusedError(
+            f"expected a release that is whole, {plan['release']!r} is none", "deploy it anew"
+        )
     former = layout.named(layout.current)
     plan = {**plan, "former": former, "former_previous": layout.named(layout.previous)}
     layout.trial_log.unlink(missing_ok=True)
@@ -85,17 +89,40 @@ def settle(layout: Layout) -> int:
     """Go back from a trial that has no verdict; 0 where there is none."""
     if not layout.trial.exists():
         return 0
-    plan = json.loads(layout.trial.read_text(encoding="utf-8"))
+    plan = _noted(layout)
     outcome = {"outcome": "went back", "release": plan["release"], "why": "the trial was cut short"}
-    if plan["former"]:
+    if releases.described(layout, plan["former"]):
         outcome["after"] = switch.back(layout, plan, wait=False)
     else:
-        switch.keep(layout, plan)
+        if plan["former"]:
+            outcome["why"] += f", and {plan['former']}, the release before, is not there"
+        # A link to what is not there would be worse than what is.
+        switch.keep(layout, plan | {"former": ""})
         outcome["outcome"] = "unhealthy"
     _note(layout, plan, outcome)
     with layout.trial_log.open("a", encoding="utf-8") as log:
         log.write(json.dumps({"verdict": outcome}) + "\n")
     return 0
+
+
+def _noted(layout: Layout) -> dict[str, Any]:
+    """The trial's plan out of its note, or out of what the trial was begun with.
+
+    A card that fails may spoil either; without both, nothing is known to go back to.
+    """
+    for path in (layout.trial, layout.home / "trial.plan"):
+        try:
+            plan = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if isinstance(plan, dict) and all(_plain(plan.get(key)) for key in ("release", "former")):
+            return plan
+    return {"release": layout.named(layout.current), "former": ""}
+
+
+def _plain(name: object) -> bool:
+    """Whether it can be a release's name, or none: no way out of their folder."""
+    return isinstance(name, str) and "/" not in name and name not in {".", ".."}
 
 
 def _restarted() -> str:

@@ -1,4 +1,4 @@
-"""`make deploy` and its like: `python -m sender COMMAND HOST...`; `release` needs no host."""
+"""`make deploy` and its like: `python -m sender COMMAND --pi "HOST..."`; `release` has none."""
 
 from __future__ import annotations
 
@@ -43,12 +43,9 @@ def _parser() -> argparse.ArgumentParser:
             "release",
         ),
     )
-    parser.add_argument("hosts", nargs="*", metavar="PI")
-    for name in ("user", "config", "person", "images", "code", "words"):
+    for name in ("pi", "user", "port", "config", "health-s", "person", "images", "code", "words"):
         parser.add_argument(f"--{name}", default="")
     parser.add_argument("--out", default="dist")
-    parser.add_argument("--port", type=int, default=None)
-    parser.add_argument("--health-s", type=float, default=None)
     parser.add_argument("--dirty", action="store_true")
     parser.add_argument("--lose-events", action="store_true")
     return parser
@@ -59,10 +56,11 @@ def _run(options: argparse.Namespace) -> int:
         commit = commit_of(_CHECKOUT, allow_dirty=options.dirty)
         release(_CHECKOUT, commit, Path(options.out).resolve(), _plain)
         return 0
-    if not options.hosts:
+    names = options.pi.split()
+    if not names:
         raise DeployError(f"expected PI=host, or several: make {options.command} PI='a b c'")
     said = {key: getattr(options, key) for key in ("user", "port", "config", "health_s")}
-    hosts = [host_named(name, _CHECKOUT / "deploy/hosts", said) for name in options.hosts]
+    hosts = [host_named(name, _CHECKOUT / "deploy/hosts", said) for name in names]
     sender = push.Sender(
         _CHECKOUT,
         commit_of(_CHECKOUT, allow_dirty=options.dirty or options.command != "deploy"),

@@ -14,6 +14,12 @@ from sender.refusal import DeployError
 
 # A file in here that git does not know was forgotten; anywhere else it is nobody's business.
 _SENT = ("kiosk/", "models/", "deploy/", "docs/")
+_HINT = "deploy from a git checkout of the kiosk"
+# git rev-parse --local-env-vars, those that lead elsewhere.
+_LOCAL = {
+    f"GIT_{name}"
+    for name in ("DIR", "WORK_TREE", "INDEX_FILE", "OBJECT_DIRECTORY", "COMMON_DIR", "PREFIX")
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +34,13 @@ class Commit:
 
 def commit_of(checkout: Path, *, allow_dirty: bool) -> Commit:
     """The commit to send; DeployError for uncommitted changes unless they are allowed."""
-    head = _git(checkout, "rev-parse", "HEAD")
-    # NUL-separated: a file's name may hold anything else.
-    found = _git(checkout, "status", "--porcelain", "-z", "--untracked-files=all").split("\0")
-    changed = [entry for entry in found if entry and _counts(entry)]
+    head = _git(checkout, "rev-parse", "--verify", "HEAD^{commit}")
+    if _git(checkout, "rev-parse", "--show-prefix"):
+        # Unpacked within a checkout of something else, whose commits say nothing of it.
+        raise DeployError(f"{checkout}: expected a git checkout, it is a folder of another", _HINT)
+    # NUL-separated: a file's name may hold anything else. Whatever the person's own settings hide.
+    status = ("status", "--porcelain", "-z", "--untracked-files=all", "--no-renames")
+    changed = [entry for entry in _git(checkout, *status).split("\0") if entry and _counts(entry)]
     if changed and not allow_dirty:
         first = ascii(changed[0][3:])
         raise DeployError(
@@ -81,17 +90,24 @@ def _snapshot(checkout: Path, head: str) -> str:
     return _git(checkout, "commit-tree", tree, "-p", head, "-m", "uncommitted", environ=by)
 
 
+def _surroundings() -> dict[str, str]:
+    """The environment without another repository: a hook of git's that deploys has one in it."""
+    kept = {name: value for name, value in os.environ.items() if name not in _LOCAL}
+    # What is only looked at is not written to.
+    return {**kept, "GIT_OPTIONAL_LOCKS": "0"}
+
+
 def _git(folder: Path, *words: str, environ: Mapping[str, str] | None = None) -> str:
     try:
         done = subprocess.run(
             ["git", "-C", str(folder), *words],
             capture_output=True,
-            env={**os.environ, **(environ or {})},
+            env={**_surroundings(), **(environ or {})},
             check=False,
         )
     except FileNotFoundError as error:
         raise DeployError("git expected, it is not there", "install git") from error
     if done.returncode != 0:
         told = done.stderr.decode("utf-8", errors="replace").strip()
-        raise DeployError(f"git {words[0]}: {told}", "deploy from a git checkout of the kiosk")
+        raise DeployError(f"git {words[0]}: {told}", _HINT)
     return done.stdout.decode("utf-8", errors="surrogateescape").strip("\n")

@@ -15,6 +15,7 @@ from sender.push import Sender
 from sender.refusal import DeployError
 
 Say = Callable[[str], None]
+_MARK = "kiosk-answer:"
 _KIOSK = "/opt/kiosk/current/venv/bin/kiosk"
 _CONFIG = "--config /etc/kiosk/kiosk.toml"
 
@@ -27,7 +28,7 @@ def one_after_the_other(
         try:
             done = work(host)
         except DeployError as error:
-            say(host, str(error))
+            say(host, str(error).removeprefix(f"{host.name}: "))
             done = False
         if not done:
             rest = ", ".join(each.name for each in hosts[index + 1 :])
@@ -62,7 +63,10 @@ def doctor(sender: Sender, hosts: Sequence[Host], say: Say) -> int:
     failed = False
     for host in hosts:
         try:
-            command = f"runuser -u kiosk -- {_KIOSK} doctor --json {_CONFIG} || [ $? = 1 ]"
+            # Its user is not there either, and runuser's status would pass for a finding.
+            there = f"[ -x {_KIOSK} ] || {{ echo {_KIOSK}: not found >&2; exit 127; }}"
+            asked = f"runuser -u kiosk -- {_KIOSK} doctor --json {_CONFIG} || [ $? = 1 ]"
+            command = f"{there}; {asked}"
             findings = json.loads(remote(sender.link(host), command))
         except (DeployError, ValueError) as error:
             rows.append((host.name, "failed", "-", str(error)))
@@ -79,7 +83,12 @@ def doctor(sender: Sender, hosts: Sequence[Host], say: Say) -> int:
 
 def logs(sender: Sender, host: Host, words: str) -> int:
     """The journal, followed until Ctrl-C."""
-    command = f"journalctl -u kiosk -u kiosk-trial {words or '-n 50 -f'}"
+    try:
+        asked = shlex.join(shlex.split(words or "-n 50 -f"))
+    except ValueError as error:
+        told = f"WORDS: expected options of journalctl, got {words!r} ({error})"
+        raise DeployError(told, "close its quotes") from error
+    command = f"journalctl -u kiosk -u kiosk-trial {asked}"
     try:
         return subprocess.call(sender.link(host).ssh(_as_root(host, command)))
     except KeyboardInterrupt:
@@ -89,10 +98,12 @@ def logs(sender: Sender, host: Host, words: str) -> int:
 def enrol(sender: Sender, host: Host, person: str, images: Sequence[Path], say: Say) -> int:
     """Enrol a person of pictures that lie here; on the Pi they are in memory only, then gone."""
     if not person or not images:
-        raise DeployError("expected PERSON=id and IMAGES='a.jpg b.jpg'")
+        raise DeployError("expected PERSON=id and IMAGES='a.jpg b.jpg', got not both")
     for image in images:
         if not image.is_file():
-            raise DeployError(f"{image}: expected a picture, there is none")
+            raise DeployError(
+                f"IMAGES: expected a picture, {str(image)!r} is none", "name files here"
+            )
     names = [f"{index}{image.suffix.lower()}" for index, image in enumerate(images)]
     link = sender.link(host)
     said = b""
@@ -113,14 +124,15 @@ def enrol(sender: Sender, host: Host, person: str, images: Sequence[Path], say: 
 
 def remote(link: Link, command: str, given: bytes = b"", *, with_stderr: bool = False) -> str:
     """What a command prints there, run as root; DeployError with its words where it fails."""
-    done = subprocess.run(
-        link.ssh(_as_root(link.host, command)), input=given, capture_output=True, check=False
-    )
-    if b"/opt/kiosk/current/venv/bin/kiosk: not found" in done.stderr:
+    script = f"echo; echo {_MARK}; {_as_root(link.host, command)}"
+    done = subprocess.run(link.ssh(script), input=given, capture_output=True, check=False)
+    # Before the mark: whatever a login script printed.
+    said = done.stdout.rpartition(b"\n%s\n" % _MARK.encode())[2]
+    if f"{_KIOSK}: not found".encode() in done.stderr:
         raise DeployError(f"{link.host.name}: no kiosk there yet", "make deploy PI=... CONFIG=...")
     if done.returncode != 0:
         raise link.cause(done.stderr, f"status {done.returncode}")
-    out = done.stdout + (done.stderr if with_stderr else b"")
+    out = said + (done.stderr if with_stderr else b"")
     return out.decode("utf-8", errors="replace")
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shlex
+import shutil
 import subprocess
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -24,28 +27,44 @@ _OPTIONS = (
     *("-o", "BatchMode=yes", "-o", "ConnectTimeout=15", "-o", "ServerAliveInterval=10"),
     *("-o", "ServerAliveCountMax=6", "-o", "LogLevel=ERROR", "-o", "Compression=no"),
 )
+# Tools there may speak another language, and what they say is looked at.
+_ENGLISH = "export LC_ALL=C"
+# A login script may print, before and without an end to its line.
+_MARK = "kiosk-deploy:"
+_FOLDER = re.compile(rf"{_MARK}(/\S+)\s*\Z")
+# ssh ends so soon once the program there has ended.
+_LAST_WORDS_S = 5.0
 _CAUSES = (
-    ("REMOTE HOST IDENTIFICATION HAS CHANGED", "its host key is another one than before",
-     "somebody else may answer there; if the card was written anew: ssh-keygen -R {address}"),
-    ("Host key verification failed", "its host key is not known yet",
+    ("REMOTE HOST IDENTIFICATION HAS CHANGED", "expected the host key of before, got another one",
+     "somebody else may answer there; if the card was written anew: ssh-keygen -R '{known}'"),
+    ("Host key verification failed", "expected a host key that is known here, got one that is not",
      "look at the key once and accept it: ssh -p {port} {user}@{address} true"),
-    ("Permission denied", "it does not let {user} in without a password",
+    ("Permission denied (", "expected to be let in as {user} by a key, it was refused",
      "put your key there: ssh-copy-id -p {port} {user}@{address}"),
-    ("a password is required", "sudo asks {user} for a password there",
-     "let the user use sudo without one, or deploy as root: PI_USER=root"),
-    ("a terminal is required", "sudo asks {user} for a password there",
-     "let the user use sudo without one, or deploy as root: PI_USER=root"),
-    ("is not in the sudoers", "{user} may not use sudo there",
+    # sudo asks whoever may not use it first, and tells it afterwards.
+    ("a password is required", "expected that {user} may use sudo, it asks for a password there",
+     "let the user use sudo, without a password (visudo), or deploy as root: PI_USER=root"),
+    ("a terminal is required", "expected that {user} may use sudo, it asks for a password there",
+     "let the user use sudo, without a password (visudo), or deploy as root: PI_USER=root"),
+    ("is not in the sudoers", "expected that {user} may use sudo there, it is not so",
      "add the user to the group sudo, or deploy as root: PI_USER=root"),
-    ("Could not resolve", "no such name", "check PI= and the name service"),
-    ("Connection refused", "no ssh server answers at port {port}",
+    ("not allowed to execute", "expected that {user} may use all of sudo, it is not so",
+     "allow it (visudo), or deploy as root: PI_USER=root"),
+    ("sudo: not found", "expected sudo there, it is not", "deploy as root: PI_USER=root"),
+    ("account is currently not available", "expected that {user} may log in there, it is not so",
+     "say another one: PI_USER="),
+    ("Could not resolve", "expected a name with an address, {address} has none",
+     "check PI= and the name service"),
+    ("Connection refused", "expected an ssh server at port {port}, none answers",
      "switch it on: sudo systemctl enable --now ssh"),
-    ("No route to host", "it cannot be reached", "is it on, and on this network?"),
-    ("Connection timed out", "it does not answer", "is it on, and on this network?"),
-    ("Operation timed out", "it does not answer", "is it on, and on this network?"),
-    ("System is booting up", "it is still booting", "try again in a minute"),
-    ("python3: not found", "it has no python3", "install the 64-bit Raspberry Pi OS"),
-    ("python3: command not found", "it has no python3", "install the 64-bit Raspberry Pi OS"),
+    ("No route to host", "expected a way to it, there is none", "is it on, and on this network?"),
+    ("Connection timed out", "expected an answer, got none", "is it on, and on this network?"),
+    ("Operation timed out", "expected an answer, got none", "is it on, and on this network?"),
+    ("System is booting up", "expected it to be up, it is still booting", "try again in a minute"),
+    ("python3: not found", "expected python3 there, it is not",
+     "install the 64-bit Raspberry Pi OS"),
+    ("python3: command not found", "expected python3 there, it is not",
+     "install the 64-bit Raspberry Pi OS"),
 )  # fmt: skip
 
 
@@ -62,13 +81,19 @@ class Link:
     def __enter__(self) -> Link:
         folder = self._sent_program()
         sudo = "" if self.host.user == "root" else "sudo -n "
-        # Removed at the end, whichever way that comes.
-        script = f"trap 'rm -rf {folder}' EXIT; {sudo}python3 -B {folder}/board.pyz serve"
+        # The system's own Python: another one on the path would name another version.
+        serve = f"{sudo}/usr/bin/python3 -B {folder}/board.pyz serve"
+        # Removed at the end, whichever way that comes. A login script may leave a line open.
+        script = f"{_ENGLISH}; echo; trap 'rm -rf {folder}' EXIT; {serve}"
         self._running = subprocess.Popen(
             self.ssh(script), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
-        self._send(self._opening)
-        self._reply(lambda _: None)
+        try:
+            self._send(self._opening)
+            self._reply(lambda _: None)
+        except BaseException:
+            self._end()
+            raise
         return self
 
     def __exit__(
@@ -77,6 +102,10 @@ class Link:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        """The Pi sees the end of what it reads, and ends; nothing of it stays open here."""
         process = self._process
         try:
             if process.stdin is not None:
@@ -85,9 +114,14 @@ class Link:
         except (OSError, subprocess.TimeoutExpired):
             process.kill()
             process.wait()
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
 
     def ssh(self, script: str) -> list[str]:
-        """The command that runs a script there."""
+        """The command that runs a script there; DeployError without an ssh here."""
+        if shutil.which("ssh") is None:
+            raise DeployError("ssh expected here, it is not there", "install openssh-client")
         where = ("-p", str(self.host.port), "-l", self.host.user, self.host.address)
         return ["ssh", *_OPTIONS, *where, f"sh -c {shlex.quote(script)}"]
 
@@ -109,20 +143,22 @@ class Link:
         self._reply(lambda _: None)
 
     def _sent_program(self) -> str:
-        script = "umask 077; d=$(mktemp -d) && cat >$d/board.pyz && echo $d"
+        # In memory where there is such a place: a full card or a read-only one is told in words.
+        script = (
+            f"{_ENGLISH}; umask 077; d=$(mktemp -d -p /dev/shm 2>/dev/null || mktemp -d)"
+            f" && cat >$d/board.pyz && echo {_MARK}$d"
+        )
         program = zipped(self._board)
         try:
             done = subprocess.run(
                 self.ssh(script), input=program, capture_output=True, timeout=120, check=False
             )
-        except FileNotFoundError as error:
-            raise DeployError("ssh expected, it is not there", "install openssh-client") from error
         except subprocess.TimeoutExpired as error:
             raise DeployError(f"{self.host.name}: no answer within 120 s") from error
-        folder = done.stdout.decode("utf-8", errors="replace").strip()
-        if done.returncode != 0 or not folder.startswith("/") or len(folder.split()) != 1:
+        folder = _FOLDER.search(done.stdout.decode("utf-8", errors="replace"))
+        if done.returncode != 0 or folder is None:
             raise self.cause(done.stderr + done.stdout, "the connection failed")
-        return shlex.quote(folder)
+        return shlex.quote(folder[1])
 
     def _send(self, request: dict[str, Any]) -> None:
         self._write(json.dumps(request).encode() + b"\n")
@@ -139,19 +175,18 @@ class Link:
     def _reply(self, say: Say) -> Any:
         stream = self._process.stdout
         while stream is not None and (line := stream.readline()):
-            try:
-                told = json.loads(line)
-            except ValueError:
-                # What a login script prints.
-                continue
+            told = _reply_in(line)
             if "say" in told:
                 say(told["say"])
             elif "failed" in told:
-                failed = told["failed"]
-                raise DeployError(f"{self.host.name}: {failed['what']}", failed["hint"])
-            else:
+                raise self._failed(told)
+            elif "done" in told:
                 return told["done"]
         raise self._lost()
+
+    def _failed(self, told: dict[str, Any]) -> DeployError:
+        failed = told["failed"]
+        return DeployError(f"{self.host.name}: {failed['what']}", failed["hint"])
 
     @property
     def _process(self) -> subprocess.Popen[bytes]:
@@ -160,8 +195,16 @@ class Link:
         return self._running
 
     def _lost(self) -> DeployError:
-        self._process.kill()
-        _, stderr = self._process.communicate()
+        """Why no more can be sent or read: what the Pi said last, else ssh's own words."""
+        process = self._process
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_LAST_WORDS_S)
+        process.kill()
+        while process.stdout is not None and (line := process.stdout.readline()):
+            told = _reply_in(line)
+            if "failed" in told:
+                return self._failed(told)
+        _, stderr = process.communicate()
         return self.cause(
             stderr, "the link was lost", "what runs there goes on by itself; try again"
         )
@@ -170,12 +213,24 @@ class Link:
         """What ssh's words mean, and what to do; `otherwise` where they are not known."""
         text = said.decode("utf-8", errors="replace")
         names = {key: getattr(self.host, key) for key in ("user", "address", "port")}
+        names["known"] = (
+            names["address"] if self.host.port == 22 else "[{address}]:{port}".format(**names)
+        )
         for words, what, advice in _CAUSES:
             if words in text:
                 told = f"{self.host.name}: {what.format(**names)}"
                 return DeployError(told, advice.format(**names))
         last = " | ".join(text.strip().splitlines()[-3:]) or "no word from it"
         return DeployError(f"{self.host.name}: {otherwise}: {last}", hint)
+
+
+def _reply_in(line: bytes) -> dict[str, Any]:
+    """The reply that a line is; nothing for one that a login script printed."""
+    try:
+        told = json.loads(line)
+    except ValueError:
+        return {}
+    return told if isinstance(told, dict) else {}
 
 
 def zipped(board: Path) -> bytes:

@@ -18,6 +18,7 @@ from sender.refusal import DeployError
 Say = Callable[[str], None]
 # A clock that differs by more is worth a word: certificates and estimated times hang on it.
 _CLOCK_S = 300.0
+_SAMPLE = "copy deploy/kiosk.example.toml, set server.url and [camera], and say CONFIG="
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +39,12 @@ class Sender:
 
 def deploy(sender: Sender, host: Host, say: Say) -> bool:
     """Deploy; whether the release was kept. DeployError before anything was switched."""
+    ours = _ours(host)
     with sender.link(host) as link:
         facts = link.ask("check")
     _tell(facts, host, say)
-    settings = _settings(facts, host)
+    settings = _settings(facts, host) if ours is None else ours
+    modules = _modules(settings)
     target = Target(facts["codename"], facts["python"], facts["machine"])
     release = release_for(sender.checkout, sender.commit, target, say)
     if facts["release"] == release.name and settings == facts["settings"].encode():
@@ -52,7 +55,7 @@ def deploy(sender: Sender, host: Host, say: Say) -> bool:
         link.ask("sweep", say)
         send(link, [release.parcel, *release.wheels], say)
         _unpack(link, sender, release, say)
-        link.ask("modules", say, wanted=_modules(settings))
+        link.ask("modules", say, wanted=modules)
         link.ask("furnish", say, release=release.name, timezone=host.timezone)
         changed = settings != facts["settings"].encode()
         if changed:
@@ -170,23 +173,33 @@ def _tell(facts: dict[str, Any], host: Host, say: Say) -> None:
         say(f"warning: {warning}")
     behind = time.time() - facts["utc"]
     if abs(behind) > _CLOCK_S:
-        word = "behind" if behind > 0 else "ahead"
-        say(f"warning: its clock is {abs(behind) / 3600:.1f} h {word} of this machine's")
+        word = "behind" if behind > 0 else "ahead of"
+        say(f"warning: its clock is {abs(behind) / 3600:.1f} h {word} this machine's")
     if host.timezone and facts["timezone"] != host.timezone:
         say(f"its time zone is {facts['timezone']}, {host.timezone} is wanted: it will be set")
 
 
+def _ours(host: Host) -> bytes | None:
+    """The configuration that was named; None for none. What will not do is said at once."""
+    if not host.config:
+        return None
+    try:
+        settings = Path(host.config).read_bytes()
+    except (OSError, ValueError) as error:
+        told = getattr(error, "strerror", None) or error
+        raise DeployError(
+            f"CONFIG={host.config!r}: expected a file, got: {told}", _SAMPLE
+        ) from error
+    _modules(settings)
+    return settings
+
+
 def _settings(facts: dict[str, Any], host: Host) -> bytes:
-    """The configuration that will be in force: ours where one was named, else the Pi's own."""
-    if host.config:
-        try:
-            return Path(host.config).read_bytes()
-        except OSError as error:
-            raise DeployError(f"CONFIG={host.config}: {error.strerror}", "name a file") from error
+    """The configuration that the Pi has."""
     if not facts["has_settings"]:
         raise DeployError(
             f"{host.name}: expected a configuration there, or CONFIG=file here; got neither",
-            "copy deploy/kiosk.example.toml, set server.url and [camera], and say CONFIG=",
+            _SAMPLE,
         )
     return str(facts["settings"]).encode()
 
@@ -196,7 +209,7 @@ def _modules(settings: bytes) -> dict[str, str]:
     try:
         found = tomllib.loads(settings.decode("utf-8"))
     except ValueError as error:
-        raise DeployError(f"the configuration: expected TOML, got: {error}") from error
+        raise DeployError(f"the configuration: expected TOML, got: {error}", _SAMPLE) from error
     camera = found.get("camera", {})
     source = camera.get("source", "picamera2") if isinstance(camera, dict) else "picamera2"
     return {

@@ -1,7 +1,10 @@
 """A Pi as fresh from its card, a sender's checkout, and a server, for deploys over real ssh."""
 
+import fcntl
+import os
 import shutil
 import subprocess
+from contextlib import contextmanager
 
 import pytest
 
@@ -36,13 +39,34 @@ def debian(folder, codename="trixie"):
     return folder
 
 
+@contextmanager
+def locked(path):
+    """One process at a time."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 @pytest.fixture(scope="session")
 def trixie(tmp_path_factory):
     """Debian trixie for this machine's own processor, as a Raspberry Pi OS is for its."""
     _skip_where_it_cannot_be()
-    folder = tmp_path_factory.mktemp("trixie") / "root"
-    yield debian(folder)
-    shutil.rmtree(folder, ignore_errors=True)
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        # Every process of a run takes the same one, which the first makes and the last removes.
+        folder = folder.parent
+    root, users = folder / "trixie", folder / "trixie-users"
+    users.mkdir(exist_ok=True)
+    own = users / str(os.getpid())
+    with locked(folder / "trixie.lock"):
+        own.touch()
+        if not root.exists():
+            debian(folder / "trixie.half").rename(root)
+    yield root
+    with locked(folder / "trixie.lock"):
+        own.unlink()
+        if not list(users.iterdir()):
+            shutil.rmtree(root, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
