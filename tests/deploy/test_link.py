@@ -17,8 +17,7 @@ if "serve" not in sys.argv[-1]:
     sys.stdin.buffer.read()
     print("kiosk-deploy:/tmp/folder")
     sys.exit(0)
-print({before!r}, end="")
-print()
+print({before!r}, end="\\n" if "; echo; " in sys.argv[-1] else "")
 def say(**reply):
     print(json.dumps(reply), flush=True)
 {body}
