@@ -12,7 +12,9 @@ from sender.refusal import DeployError
 
 # In place of ssh: takes the program, then does as the test says.
 _SSH = """#!{python}
-import json, os, sys
+import json, os, signal, sys
+# Whoever waits for a reply that was not understood does not wait for ever.
+signal.alarm(20)
 if "serve" not in sys.argv[-1]:
     sys.stdin.buffer.read()
     print("kiosk-deploy:/tmp/folder")
