@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -53,6 +54,8 @@ def unpack(
         _install(folder / "lock.txt", found, shared)
     say("making the release's own environment")
     _environment(folder, found, shared)
+    # Power that is lost in the trial finds all of it, or no release.
+    os.sync()
     whole = {"release": release, "libraries": libraries, "wheels": wheels, **facts}
     write(folder / READY, json.dumps(whole).encode() + b"\n")
     return {"new": True}
@@ -97,6 +100,8 @@ def _install(lock: Path, wheels: list[Path], shared: Path) -> None:
         hint="the lock does not fit this Python, or the card is full; nothing was switched",
     )
     _compile(half, shared)
+    # Its name must not be on the disk before its bytes are: the next deploy goes by the name.
+    os.sync()
     half.replace(shared)
 
 

@@ -12,13 +12,14 @@ from sender.refusal import DeployError
 
 # In place of ssh: takes the program, then does as the test says.
 _SSH = """#!{python}
-import json, os, sys
+import json, os, signal, sys
+# Whoever waits for a reply that was not understood does not wait for ever.
+signal.alarm(20)
 if "serve" not in sys.argv[-1]:
     sys.stdin.buffer.read()
     print("kiosk-deploy:/tmp/folder")
     sys.exit(0)
-print({before!r}, end="")
-print()
+print({before!r}, end="\\n" if "; echo; " in sys.argv[-1] else "")
 def say(**reply):
     print(json.dumps(reply), flush=True)
 {body}

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 from board import parcels, releases, session, trial
 from board.channel import Channel, LinkGoneError
-from board.layout import SPARE_BYTES, Layout
+from board.layout import READY, SPARE_BYTES, Layout
 from board.refusal import RefusedError
 
 CONTENT = bytes(range(256)) * 1500
@@ -269,3 +269,20 @@ def test_an_archive_unpacks_nothing_outside_its_folder(layout, tmp_path, monkeyp
     outside = [path for path in tmp_path.rglob("*") if layout.releases not in path.parents]
     assert {path.name for path in outside if path.is_file()} == {"parcel.zip"}
     assert not [path for path in tmp_path.rglob("*") if path.is_symlink()]
+
+
+def test_a_release_has_its_name_after_its_bytes(layout, monkeypatch):
+    """Power may be lost at any time: what is called whole is on the disk, shared or not."""
+    names = layout.release("1.0.0-x") / READY, layout.libraries / "shared"
+    seen = []
+    monkeypatch.setattr(releases, "must", lambda *_, **__: "")
+    monkeypatch.setattr(releases, "_environment", lambda *_: None)
+    monkeypatch.setattr(releases, "_pip", lambda _: "pip")
+    monkeypatch.setattr(releases.os, "sync", lambda: seen.append([n.exists() for n in names]))
+    place = parcels.place(layout, "parcel.zip", SHA256)
+    place.parent.mkdir(parents=True)
+    zipfile.ZipFile(place, "w").close()
+    told = {"libraries": "shared", "wheels": [], "facts": {}, "release": "1.0.0-x"}
+    releases.unpack(layout, lambda _: None, parcel=FILE, **told)
+    assert seen == [[False, False], [False, True]]
+    assert all(name.exists() for name in names)
