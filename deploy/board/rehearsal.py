@@ -15,7 +15,21 @@ from board.layout import SERVICE, USER, Layout
 from board.refusal import RefusedError
 
 Say = Callable[[str], None]
-_LIBRARIES = "import cv2, cryptography, msgspec, numpy, onnxruntime, requests, rfc8785"
+# By the release's own code, in one process: what the running one takes says nothing. Prints what
+# the configuration names and is not there.
+_SCRIPT = """
+import sys, pathlib
+from kiosk.config import load
+from kiosk.errors import ConfigError
+settings = load(pathlib.Path(sys.argv[1]))
+import cv2, cryptography, msgspec, numpy, onnxruntime, requests, rfc8785
+if settings.camera.source == "picamera2":
+    import picamera2
+try:
+    load(pathlib.Path(sys.argv[1]), files=True)
+except ConfigError as error:
+    print("\\n".join(error.problems))
+"""
 _UNCHANGED = "nothing was switched; the kiosk goes on as before"
 
 
@@ -28,38 +42,21 @@ def rehearse(layout: Layout, release: str, say: Say, *, proposed: bool) -> dict[
     folder = layout.release(release)
     python, kiosk = folder / "venv/bin/python", layout.kiosk(folder)
     settings = switch.proposed(layout) if proposed else layout.settings
-    say("the configuration checks")
-    source = _source(settings, python)
-    told = run(*as_kiosk(kiosk, "check-config", settings))
-    for line in told.stderr.decode("utf-8", errors="replace").splitlines():
+    say("the configuration checks, libraries import")
+    told = run(*as_kiosk(python, "-c", _SCRIPT, settings))
+    lines = told.stderr.decode("utf-8", errors="replace").strip().splitlines()
+    if told.returncode != 0:
+        why = lines[-1].removeprefix("kiosk.errors.ConfigError: ") if lines else "no word"
+        raise RefusedError(f"{settings}: {why}", _UNCHANGED)
+    for line in told.stdout.decode("utf-8", errors="replace").splitlines():
         # What it names and is not there yet: the daemon starts without, and says so.
         say(f"warning: {line}")
-    say("libraries import")
-    beside = "; import picamera2" if source == "picamera2" else ""
-    must(*as_kiosk(python, "-c", _LIBRARIES + beside), hint=_UNCHANGED)
     say("models: hashes and golden faces")
     must(*as_kiosk(kiosk, "models", "check", "--config", settings), hint=_UNCHANGED)
     with _copy_of_queue(layout, say) as copy:
         if copy is not None:
             _try_migration(layout, kiosk, copy, say)
     return {"rehearsed": True}
-
-
-def _source(settings: Path, python: Path) -> str:
-    """The camera source that the configuration names; RefusedError unless it checks.
-
-    Read by the release's own code: what the running one takes says nothing.
-    """
-    script = (
-        "import sys, pathlib; from kiosk.config import load;"
-        " print(load(pathlib.Path(sys.argv[1])).camera.source)"
-    )
-    done = run(*as_kiosk(python, "-c", script, settings))
-    if done.returncode != 0:
-        last = done.stderr.decode("utf-8", errors="replace").strip().splitlines()[-1:]
-        told = last[0].removeprefix("kiosk.errors.ConfigError: ") if last else "no word"
-        raise RefusedError(f"{settings}: {told}", _UNCHANGED)
-    return done.stdout.decode().strip()
 
 
 def _try_migration(layout: Layout, kiosk: Path, copy: Path, say: Say) -> None:

@@ -90,14 +90,14 @@ class Product:
 
 
 @contextmanager
-def product(image, folder, *, cpu="cortex-a76", pages="4k", programs, checkout=None, **boot):
-    """A product on a machine that has booted."""
+def product(image, folder, *, programs, checkout=None, rtc=None, **machine):
+    """A product on a machine that has booted; `machine` as VirtualPi takes it."""
     folder.mkdir(parents=True, exist_ok=True)
     with (
         Network(folder / "network", programs) as network,
-        VirtualPi(image, network, folder / "pi", cpu=cpu, pages=pages) as pi,
+        VirtualPi(image, network, folder / "pi", **{"cpu": "cortex-a76", **machine}) as pi,
     ):
-        pi.boot(**boot)
+        pi.boot(rtc=rtc)
         pi.wait_ready()
         made = Product(pi, network, folder, image, checkout or Checkout(folder / "checkout"))
         try:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import threading
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,10 @@ def exactly_once(product, events):
     assert len(rows) == len(set(rows))
 
 
+def seconds(later, earlier):
+    return (datetime.fromisoformat(later) - datetime.fromisoformat(earlier)).total_seconds()
+
+
 def queued(product, count):
     """Wait until so many events wait on the Pi; their ids."""
 
@@ -56,12 +61,17 @@ def queued(product, count):
 
 def test_a_network_that_is_cut_delays_and_loses_nothing(product):
     """People go on punching; when it is back each event arrives, once."""
+    known = {row["event_id"] for row in product.attendance()}
     product.network.link_down()
-    _PAUSE.wait(40)
+    _PAUSE.wait(90)
     product.network.link_up()
-    waited = product.waiting()
-    assert waited, "somebody punched meanwhile"
-    exactly_once(product, waited)
+
+    def late():
+        """Punches that were long on the card before the server had them."""
+        rows = [row for row in product.attendance() if row["event_id"] not in known]
+        return [row["event_id"] for row in rows if seconds(row["received"], row["seen"]) > 10]
+
+    exactly_once(product, until("a punch of that time at the server", late, 300))
 
 
 def test_a_frozen_process_is_restarted_by_the_service_watchdog(product):
@@ -69,8 +79,7 @@ def test_a_frozen_process_is_restarted_by_the_service_watchdog(product):
     before = product.running()
     product.board.run("kill", "-STOP", before)
     product.running(other_than=before)
-    starts = product.board.events("kiosk.starting")
-    assert "after=watchdog" in starts[-1].message
+    assert "Watchdog timeout" in product.pi.ssh("journalctl -b -u kiosk -o cat").stdout
     product.recorded(len(product.attendance()))
 
 
