@@ -16,7 +16,6 @@ from system.rootfs import USER
 # The slowest seen on a busy host is 50 s.
 BOOT_S = 300
 MEMORY = "1536M"
-_SNAPSHOT = "test"
 _BOOT_ID = "cat /proc/sys/kernel/random/boot_id"
 _PANIC = "Kernel panic"
 _CONSOLE_LINES = 40
@@ -99,17 +98,12 @@ class VirtualPi:
         assert self._process is not None, "a machine that is on expected"
         return self._process.pid
 
-    def boot(self, *, rtc: str | None = None, saved: bool = False) -> None:
-        """Switch it on. `rtc`: the time that its clock shows ("2023-01-01T00:00:00").
-
-        `saved`: go on where savevm() was called, with everything that the disk held then.
-        """
+    def boot(self, *, rtc: str | None = None) -> None:
+        """Switch it on. `rtc`: the time that its clock shows ("2023-01-01T00:00:00")."""
         assert self._process is None, "a machine that is off expected"
         arguments = self._arguments()
         if rtc is not None:
             arguments += ["-rtc", f"base={rtc},clock=vm"]
-        if saved:
-            arguments += ["-loadvm", _SNAPSHOT]
         with (self._folder / "qemu.log").open("wb") as log:
             self._process = subprocess.Popen(
                 self._network.inside("qemu-system-aarch64", *arguments),
@@ -249,17 +243,6 @@ class VirtualPi:
                 _ask(stream, "qmp_capabilities")
                 arguments = {"command-line": command}
                 return str(_ask(stream, "human-monitor-command", arguments))
-
-    def savevm(self) -> None:
-        """Keep the running machine, memory and disk, in its disk; not with a second disk."""
-        said = self.monitor(f"savevm {_SNAPSHOT}")
-        assert not said.strip(), said
-
-    def loadvm(self) -> None:
-        """Go back to savevm(): what happened since then never did. Only its clock stands behind."""
-        self._disconnect()
-        said = self.monitor(f"loadvm {_SNAPSHOT}")
-        assert not said.strip(), said
 
     def kill(self) -> None:
         """Pull the plug: nothing that runs in it, nor QEMU, gets to do anything more."""
