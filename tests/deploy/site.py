@@ -227,6 +227,14 @@ class Site:
             *(self.secrets.options if self.secrets else ()),
         ]
         self.server = subprocess.Popen([*self.inside, *script, *options], stdout=subprocess.DEVNULL)
+        until("a server that answers", self._answers)
+
+    def _answers(self):
+        try:
+            return self.asked("/healthz")
+        except subprocess.CalledProcessError:
+            # It is starting.
+            return None
 
     def end(self):
         if self.server is not None:

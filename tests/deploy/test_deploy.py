@@ -11,7 +11,6 @@ LAST = "say(f\"{status['state']}, up {status['uptime_s']:.0f} s, version {status
 def deployed(site):
     """The first release, with a server to talk to."""
     site.serve()
-    until("a server", (site.folder / "attendance.db").exists)
     _, site.said = site.make("deploy", f"CONFIG={site.config}", f"CODE={site.code()}")
     return site
 

@@ -42,7 +42,6 @@ class Product:
         )
         self._configure()
         self.site.serve()
-        until("a server", (folder / "attendance.db").exists)
 
     def _configure(self):
         """Frames at a pace that emulation holds."""
