@@ -153,7 +153,7 @@ def test_a_deploy_that_is_killed_leaves_what_runs(product):
     site.checkout.commit("killed before the switch")
     site.killed_at("making the release's own")
     assert site.running() == before
-    until("the session to have ended", lambda: not site.sessions(), 120)
+    until("the session to have ended", lambda: not site.sessions(), 600)
 
 
 def test_a_trial_that_is_killed_goes_back(product):
