@@ -215,7 +215,7 @@ class Health(BaseModel):
 
 
 # Of these the routes read the body themselves, so that they can bound it.
-REQUEST_BODIES = (AttendanceMessage, HeartbeatMessage, Enrolment, SignKey)
+REQUEST_BODIES = (AttendanceMessage, HeartbeatMessage, Enrolment, SignKey, InvitedKey)
 
 
 def body_of(model: type[BaseModel], *other_types: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 
-from .conftest import HANG_S, REPOSITORY
+from deploy.site import HANG_S, REPOSITORY
 
 
 class Clone:

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from deploy.site import HANG_S, REPOSITORY, Checkout
+
 from .clones import Clone, cloned, shorten
-from .conftest import HANG_S, REPOSITORY, Checkout
 
 SYSTEMS = {"bookworm": "cp311", "trixie": "cp313"}
 LICENCES = ("LICENSE", "NOTICE", "THIRD_PARTY_NOTICES.md")
