@@ -1,7 +1,7 @@
 """`make bench`: measurements, interleaved, best of many, with the machine's name. Asserts nothing.
 
-Figures that have a number to reach come as one table at the end. What cannot be measured here
-(without ../shared, npm or PyPI) is told and left out.
+Figures that have a number to reach come as one table before the daemon's own. What cannot be
+measured here (without ../shared, npm or PyPI) is told and left out.
 """
 
 import logging
@@ -17,11 +17,11 @@ def main() -> None:
     print(machine.name())
     rows = [*embedders.rows(), *accuracy.rows(), *large.rows()]
     decision.tell()
+    print(f"\n{machine.name()}, one thread, best of many in turns\n")
+    print("\n".join(table.lines(rows)), "\n", flush=True)
     # A process of its own: the daemon has no LiteRT and no scikit-learn.
     for part in ("bench.memory", "bench.outbox", "bench.idle"):
         subprocess.run([sys.executable, "-m", part], check=True)
-    print(f"\n{machine.name()}, one thread, best of many in turns\n")
-    print("\n".join(table.lines(rows)))
 
 
 if __name__ == "__main__":

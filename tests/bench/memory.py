@@ -77,7 +77,7 @@ def run(folder, frames):
             self.name, self.open, self.close = camera.name, camera.open, camera.close
             self.camera, self.number = camera, 0
 
-        def read(self, timeout_s):
+        def read(self, timeout_s, *wanted):
             self.number += 1
             if self.number % (frames // SAMPLES) == 0:
                 # The other threads are to have worked as well.
@@ -87,7 +87,7 @@ def run(folder, frames):
                 sizes.append(rss_mib())
             if self.number >= frames:
                 stop.set()
-            return self.camera.read(timeout_s)
+            return self.camera.read(timeout_s, *wanted)
 
     open_camera = app.open_camera
     app.open_camera = lambda *arguments: Counted(open_camera(*arguments))

@@ -1,10 +1,16 @@
 """The parts of the bench that can be wrong without anybody seeing it in a figure."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from bench.memory import SAMPLES
 from bench.ncnn_file import write
 from bench.table import Row, lines
 from bench.timing import best_of
@@ -31,6 +37,21 @@ def residual():
     ]
     constants = {"w": np.ones((4, 2, 3, 3)), "b": np.zeros(4), "s": np.full((4, 1, 1), 0.5)}
     return model_of(nodes, constants)
+
+
+def test_the_daemons_memory_can_be_measured():
+    """A whole daemon on a few frames: what stands in for its camera obeys the camera's rules."""
+    here = Path(__file__).parent.parent
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.memory", str(2 * SAMPLES)],
+        env={**os.environ, "PYTHONPATH": str(here)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "MiB at the end" in done.stdout
 
 
 def test_ncnn_text_says_what_the_graph_says(residual, tmp_path):
