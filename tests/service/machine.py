@@ -12,6 +12,8 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+from service.asking import Asking
+
 REPOSITORY = Path(__file__).parent.parent.parent
 HANG_S = 120
 # Nobody sets it: what is looked for happens in other processes.
@@ -42,7 +44,7 @@ def reason_to_skip():
     return f"missing: {', '.join(missing)}" if missing else ""
 
 
-class Machine:
+class Machine(Asking):
     """A running container; `leader` is its first process, seen from here."""
 
     def __init__(self, leader):
@@ -71,10 +73,6 @@ class Machine:
         inside = ["nsenter", "-t", str(self._leader), "-m", "-p", "--"]
         subprocess.run([*inside, "tee", path], input=content, stdout=subprocess.DEVNULL, check=True)
 
-    def exists(self, path):
-        """Whether something is there."""
-        return self.run("test", "-e", path, check=False).returncode == 0
-
     def start(self, *command):
         """The same, left running until the machine ends."""
         inside = ["nsenter", "-t", str(self._leader), "-m", "-u", "-i", "-n", "-p", "-C", "--"]
@@ -90,19 +88,6 @@ class Machine:
     def kiosk(self, *arguments, check=True):
         """The kiosk's command line, as root."""
         return self.run(f"{_VENV}/bin/kiosk", *arguments, check=check)
-
-    def property(self, unit, name):
-        """What systemd says of a unit."""
-        return self.run("systemctl", "show", unit, "-p", name, "--value").stdout.strip()
-
-    def pid(self, unit):
-        """The main process of a unit, 0 for none; a number of the container."""
-        return int(self.property(unit, "MainPID") or 0)
-
-    def journal(self, *matches):
-        """The journal's entries that match, each a dictionary, the oldest first."""
-        lines = self.run("journalctl", "-o", "json", "--all", "--no-pager", *matches).stdout
-        return [json.loads(line) for line in lines.splitlines() if line.startswith("{")]
 
     def events(self, unit="kiosk.service"):
         """The happenings that a unit journalled, in order."""
