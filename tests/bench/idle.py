@@ -124,8 +124,11 @@ def tell():
             )
 
 
-def soak(seconds, rate=30.0):
-    """Fail when the second half of the time holds more than the first left it with."""
+def soak(seconds, rate=16.0):
+    """Fail when the second half of the time holds more than the first left it with.
+
+    At a pace that brings 100,000 frames in two hours.
+    """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         frames = pictures(folder / "frames", people=True)
