@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from kiosk.decide.gallery import Gallery
+if TYPE_CHECKING:
+    from kiosk.decide.gallery import Gallery
 
 
 @dataclass(frozen=True, slots=True)

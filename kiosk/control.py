@@ -18,12 +18,14 @@ import struct
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from kiosk.clock import NS_PER_S, Clock
 from kiosk.errors import ControlError, KioskError, UserError
 from kiosk.folder import make_folder
 from kiosk.wire.jsontext import quoted
+
+if TYPE_CHECKING:
+    from kiosk.clock import Clock
 
 log = logging.getLogger(__name__)
 
@@ -246,10 +248,10 @@ class ControlServer:
 
         None from a peer that ends before its first byte: `daemon_listens` only looks.
         """
-        deadline_ns = self._clock.boottime_ns() + int(REQUEST_S * NS_PER_S)
+        deadline_s = self._clock.boottime_ns() / 1e9 + REQUEST_S
 
         def hurry() -> None:
-            left_s = (deadline_ns - self._clock.boottime_ns()) / NS_PER_S
+            left_s = deadline_s - self._clock.boottime_ns() / 1e9
             if left_s <= 0:
                 raise TimeoutError(f"expected a whole request within {REQUEST_S:g} s")
             connection.settimeout(left_s)

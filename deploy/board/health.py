@@ -6,7 +6,6 @@ import json
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from board.commands import run
@@ -19,15 +18,6 @@ _FRAME_S = 15.0
 _LOOK_S = 1.0
 _TELL_S = 10.0
 _PAUSE = threading.Event()
-
-
-@dataclass(slots=True)
-class Look:
-    """What a look found: the kiosk's own status document, and systemd's word on the service."""
-
-    status: dict[str, Any]
-    active: str
-    process: str
 
 
 class Watch:
@@ -48,16 +38,16 @@ class Watch:
 
         A process that is another one than at first has crashed or was killed: that ends it.
         """
-        first = self._look()
+        _, first = _process()
         started = time.monotonic()
         since: float | None = None
         told = started
         problem = ""
         while time.monotonic() - started < health_s + _GRACE_S:
-            look = self._look()
-            if look.process != first.process or look.active != "active":
-                return f"it did not keep running ({look.active}, {_restarts()} restarts)"
-            problem = self._problem(look.status)
+            problem = self._problem(self._status())
+            state, process = _process()
+            if state != "active" or process != first:
+                return f"it did not keep running ({state}, {_restarts()} restarts)"
             now = time.monotonic()
             since = None if problem else since or now
             if since is not None and now - since >= health_s:
@@ -67,13 +57,6 @@ class Watch:
                 self._say(problem or f"healthy for {now - since:.0f} s of {health_s:g}")  # type: ignore[operator]
             _PAUSE.wait(_LOOK_S)
         return problem or f"it was not healthy for {health_s:g} s in a row"
-
-    def _look(self) -> Look:
-        done = run("systemctl", "show", SERVICE, "-p", "ActiveState", "-p", "MainPID")
-        facts = dict(
-            line.split("=", 1) for line in done.stdout.decode().splitlines() if "=" in line
-        )
-        return Look(self._status(), facts.get("ActiveState", ""), facts.get("MainPID", ""))
 
     def _status(self) -> dict[str, Any]:
         kiosk = self._layout.kiosk(self._layout.current)
@@ -127,5 +110,14 @@ def _queue(status: dict[str, Any]) -> str:
     return ""
 
 
+def _process() -> tuple[str, str]:
+    """The service's state and process, in systemd's words."""
+    return _property("ActiveState"), _property("MainPID")
+
+
 def _restarts() -> str:
-    return run("systemctl", "show", SERVICE, "-p", "NRestarts", "--value").stdout.decode().strip()
+    return _property("NRestarts")
+
+
+def _property(name: str) -> str:
+    return run("systemctl", "show", SERVICE, "-p", name, "--value").stdout.decode().strip()

@@ -16,7 +16,7 @@ from board.refusal import RefusedError
 
 Say = Callable[[str], None]
 # By the release's own code, in one process: what the running one takes says nothing. Prints what
-# the configuration names and is not there.
+# the configuration names and is not there; the last word is `kiosk models check`.
 _SCRIPT = """
 import sys, pathlib
 from kiosk.config import load
@@ -28,7 +28,9 @@ if settings.camera.source == "picamera2":
 try:
     load(pathlib.Path(sys.argv[1]), files=True)
 except ConfigError as error:
-    print("\\n".join(error.problems))
+    print("\\n".join(f"warning: {problem}" for problem in error.problems), flush=True)
+from kiosk.__main__ import main
+sys.exit(main(["models", "check", "--config", sys.argv[1]]))
 """
 _UNCHANGED = "nothing was switched; the kiosk goes on as before"
 
@@ -42,17 +44,15 @@ def rehearse(layout: Layout, release: str, say: Say, *, proposed: bool) -> dict[
     folder = layout.release(release)
     python, kiosk = folder / "venv/bin/python", layout.kiosk(folder)
     settings = switch.proposed(layout) if proposed else layout.settings
-    say("the configuration checks, libraries import")
+    say("the configuration, libraries, models: hashes and golden faces")
     told = run(*as_kiosk(python, "-c", _SCRIPT, settings))
     lines = told.stderr.decode("utf-8", errors="replace").strip().splitlines()
     if told.returncode != 0:
         why = lines[-1].removeprefix("kiosk.errors.ConfigError: ") if lines else "no word"
-        raise RefusedError(f"{settings}: {why}", _UNCHANGED)
+        raise RefusedError(f"this release, with {settings}: {why}", _UNCHANGED)
     for line in told.stdout.decode("utf-8", errors="replace").splitlines():
         # What it names and is not there yet: the daemon starts without, and says so.
-        say(f"warning: {line}")
-    say("models: hashes and golden faces")
-    must(*as_kiosk(kiosk, "models", "check", "--config", settings), hint=_UNCHANGED)
+        say(line)
     with _copy_of_queue(layout, say) as copy:
         if copy is not None:
             _try_migration(layout, kiosk, copy, say)

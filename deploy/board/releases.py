@@ -53,7 +53,7 @@ def unpack(
         say(f"installing {len(found)} packages (hashes checked, nothing is fetched)")
         _install(folder / "lock.txt", found, shared)
     say("making the release's own environment")
-    _environment(folder, found, shared)
+    _environment(folder, shared)
     # Power that is lost in the trial finds all of it, or no release.
     os.sync()
     whole = {"release": release, "libraries": libraries, "wheels": wheels, **facts}
@@ -105,7 +105,7 @@ def _install(lock: Path, wheels: list[Path], shared: Path) -> None:
     half.replace(shared)
 
 
-def _environment(folder: Path, wheels: list[Path], shared: Path) -> None:
+def _environment(folder: Path, shared: Path) -> None:
     """The system's interpreter, with the release's package and the shared ones before its own."""
     venv = folder / "venv"
     must(_PYTHON, "-m", "venv", "--without-pip", "--system-site-packages", venv)
@@ -113,7 +113,8 @@ def _environment(folder: Path, wheels: list[Path], shared: Path) -> None:
     write(site / "libraries.pth", f"{shared}\n".encode())
     (package,) = folder.glob("*.whl")
     must(
-        *(venv / "bin/python", "-B", _pip(wheels), "install", *_QUIET, "--no-deps", package),
+        # The shared packages have pip, compiled; out of its wheel it would be compiled each time.
+        *(venv / "bin/python", "-B", "-m", "pip", "install", *_QUIET, "--no-deps", package),
         hint="the release's wheel does not install; nothing was switched",
     )
     _compile(site, site)

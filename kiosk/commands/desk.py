@@ -11,18 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from kiosk.clock import SystemClock
 from kiosk.config import Settings
 from kiosk.control import ask, daemon_listens
-from kiosk.decide.gallery import Gallery
 from kiosk.errors import UserError
-from kiosk.state import OUTBOX_FILE, State, open_card, open_state
-from kiosk.untold import kept_for_the_daemon
 
 if TYPE_CHECKING:
+    from kiosk.decide.gallery import Gallery
     from kiosk.outbox.operations import Operation
     from kiosk.outbox.store import Outbox
     from kiosk.people import Marks, People
+    from kiosk.state import State
 
 
 @dataclass(slots=True)
@@ -49,6 +47,11 @@ def desk(settings: Settings, *, queue_only: bool = False) -> Iterator[Ask]:
     if daemon_listens(settings.paths.runtime_dir):
         yield partial(ask, settings.paths.runtime_dir)
         return
+    # What follows needs libraries that take longer to load than a daemon to answer.
+    from kiosk.clock import SystemClock
+    from kiosk.state import OUTBOX_FILE, open_state
+    from kiosk.untold import kept_for_the_daemon
+
     folder = Path(settings.paths.state_dir)
     if queue_only and not (folder / OUTBOX_FILE).exists():
         raise UserError(
@@ -67,6 +70,7 @@ def desk(settings: Settings, *, queue_only: bool = False) -> Iterator[Ask]:
 
 def _tell(settings: Settings) -> None:
     """What is found in the files is told on standard error, with all its facts."""
+    from kiosk.clock import SystemClock
     from kiosk.journal import set_up
 
     quiet = msgspec.structs.replace(settings.journal, level="warning")
@@ -76,6 +80,8 @@ def _tell(settings: Settings) -> None:
 @contextmanager
 def card(folder: Path, key_id: str, recovery_key: bytes | None) -> Iterator[Ask]:
     """The queue on the card of another board, which no daemon holds."""
+    from kiosk.state import open_card
+
     state = open_card(folder, key_id, recovery_key)
     try:
         with _queue(state) as outbox:
@@ -87,6 +93,7 @@ def card(folder: Path, key_id: str, recovery_key: bytes | None) -> Iterator[Ask]
 
 @contextmanager
 def _queue(state: State) -> Iterator[Outbox]:
+    from kiosk.clock import SystemClock
     from kiosk.outbox.store import Outbox
 
     outbox = Outbox(

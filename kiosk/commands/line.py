@@ -12,9 +12,8 @@ import traceback
 from pathlib import Path
 from typing import NoReturn, TextIO
 
-from kiosk import __version__
 from kiosk.commands import checks, daemon, demo, faces, gallery, key, lab, models, outbox
-from kiosk.commands.console import complain
+from kiosk.commands.console import complain, say
 from kiosk.errors import KioskError, UserError
 
 _UNREAD = 128 + signal.SIGPIPE
@@ -27,6 +26,14 @@ class _Parser(argparse.ArgumentParser):
         self.exit(UserError.exit_status, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from kiosk import __version__
+
+        say(__version__)
+        parser.exit()
+
+
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line as options; exits with 2 for a mistake in it."""
     return parser().parse_args(arguments)
@@ -35,7 +42,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def parser() -> argparse.ArgumentParser:
     """The whole tree of commands."""
     tree = _Parser(prog="kiosk", description="Face-attendance kiosk.")
-    tree.add_argument("--version", action="version", version=__version__)
+    tree.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     tree.add_argument("--debug", action="store_true", help="show traces of errors")
     commands = tree.add_subparsers(dest="command", required=True, parser_class=_Parser)
     for module in (daemon, outbox, demo, checks, faces, gallery, key, models, lab):

@@ -1,6 +1,8 @@
 """`--help`: whoever asks for it is told what each argument is."""
 
 import argparse
+import subprocess
+import sys
 
 import pytest
 
@@ -45,3 +47,15 @@ def test_an_argument_without_help_is_found():
     inner = parser.add_subparsers().add_parser("inner")
     inner.add_subparsers().add_parser("most").add_argument("--bare")
     assert list(unexplained(parser)) == ["top inner most --bare"]
+
+
+def test_who_asks_the_daemon_waits_for_no_library():
+    """A deploy asks once a second, on the Pi: what embeds and seals is not loaded for that."""
+    script = (
+        "import sys; from kiosk.commands import line; line.parse(['status']); print(*sys.modules)"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert "kiosk.control" in loaded
+    assert not {"numpy", "cv2", "onnxruntime", "requests"} & set(loaded)

@@ -205,7 +205,7 @@ def test_two_deploys_at_once(site):
 
 
 @pytest.mark.parametrize(
-    "step", first_of(["making the release's own", "sending", "models: hashes"])
+    "step", first_of(["making the release's own", "sending", "the configuration, libraries"])
 )
 def test_a_sender_that_is_killed_leaves_the_old_release(site, step):
     """With its link, before the switch: what runs is not touched, the next deploy clears away."""

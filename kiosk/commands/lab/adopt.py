@@ -16,7 +16,6 @@ from kiosk.commands.lab.options import (
     own_models,
     require_workshop,
 )
-from kiosk.vision.manifest import set_threshold_command
 
 if TYPE_CHECKING:
     from kiosk.lab.adopt import Adopted
@@ -131,6 +130,7 @@ def _place(options: argparse.Namespace) -> str:
 
 def _tell(adopted: Adopted, place: str) -> None:
     from kiosk.lab.prepare import LEAST_OPSET
+    from kiosk.vision.manifest import set_threshold_command
 
     entry, found = adopted.entry, adopted.agreement
     spec = entry.input
