@@ -103,7 +103,23 @@ def share(pid, seconds):
     return (cpu_s(pid) - before) / (time.monotonic() - began)
 
 
+def import_s(module, times=5):
+    """Seconds until a fresh interpreter has loaded a module and all that it needs; the best."""
+    took = []
+    for _ in range(times):
+        command = [sys.executable, "-X", "importtime", "-c", f"import {module}"]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+        *_, cumulative, name = said.splitlines()[-1].split("|")
+        assert name.strip() == module, said
+        took.append(int(cumulative) / 1e6)
+    return min(took)
+
+
 def tell():
+    print(
+        f"{machine.name()}: imports take {import_s('kiosk.app'):.2f} s of the daemon's start,"
+        f" {import_s('kiosk.commands.line'):.2f} s of a command's"
+    )
     source = f"{SIZE[0]}x{SIZE[1]} MJPG at {RATE:g} frames/s"
     print(f"{machine.name()}: the whole daemon on {source}, shares of one core")
     for what, people in (("nobody there", False), ("somebody half of the time", True)):
