@@ -202,12 +202,12 @@ class Site:
 
     @staticmethod
     def read_to(sender, words):
-        """Read what a deploy says up to a line with these words."""
+        """Read what a deploy says up to a line with these words; all of that."""
         said = ""
         for line in sender.stdout:
             said += line
             if words in line:
-                return
+                return said
         raise AssertionError(f"{words!r} expected, got:\n{said}")
 
     def killed_at(self, words):

@@ -1,5 +1,9 @@
 """From a fresh card to a kiosk, to the next release and back: over ssh, under a real systemd."""
 
+import subprocess
+import time
+from contextlib import contextmanager
+
 import pytest
 
 from deploy.site import until
@@ -90,6 +94,37 @@ def test_a_rollback_goes_back(site):
     _, said = site.make("rollback")
     assert f"{old} is healthy and stays" in said
     assert (site.link("current"), site.link("previous")) == (old, new)
+
+
+@contextmanager
+def limited(site, rate):
+    """No faster than that, either way: what goes to the Pi and what it answers."""
+
+    def tc(*words):
+        subprocess.run([*site.inside, "tc", "qdisc", *words], check=True)
+
+    # The largest packet there is, four times.
+    tc("add", "dev", "lo", "root", "tbf", "rate", rate, "burst", "256kb", "latency", "400ms")
+    try:
+        yield
+    finally:
+        tc("delete", "dev", "lo", "root")
+
+
+@pytest.mark.system
+def test_a_small_change_is_switched_to_soon_over_a_slow_link(site):
+    """At 10 Mbit/s, from `make deploy` to the switch; 60 s are wanted, five times that hangs."""
+    site.checkout.change("kiosk/aim.py", '"""', '"""A small change. ')
+    with limited(site, "10mbit"):
+        began = time.monotonic()
+        with site.begin("deploy") as sender:
+            said = site.read_to(sender, "switched to")
+            took = time.monotonic() - began
+            said += sender.stdout.read()
+    print(f"{took:.0f} s to the switch at 10 Mbit/s:\n{said}")
+    assert took < 300
+    assert "is healthy and stays" in said
+    site.checkout.undo()
 
 
 BAD = {
