@@ -30,7 +30,7 @@ try:
 except ConfigError as error:
     print("\\n".join(f"warning: {problem}" for problem in error.problems), flush=True)
 from kiosk.__main__ import main
-sys.exit(main(["models", "check", "--config", sys.argv[1]]))
+sys.exit(main(["models", "check", "--used", "--config", sys.argv[1]]))
 """
 _UNCHANGED = "nothing was switched; the kiosk goes on as before"
 

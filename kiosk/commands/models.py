@@ -43,6 +43,8 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         add_json(parser)
         parser.set_defaults(action=action)
         add_state(parser, reads=True)
+        if name == "check":
+            parser.add_argument("--used", action="store_true", help="only what a daemon may load")
         if name == "profile":
             parser.add_argument("--threads", type=_threads, metavar="N", help="default: configured")
     adopt.register(models)
@@ -165,10 +167,10 @@ def check_models(options: argparse.Namespace) -> int:
     """Check every file that is there and every one that must be; 1 when any fails."""
     from kiosk.vision.canary import check_entry
 
+    _, models, manifest = _configured(options)
+    here = [entry for entry in manifest.entries if entry.shipped or entry.path.is_file()]
     results = []
-    for entry in _configured(options)[2].entries:
-        if not entry.shipped and not entry.path.is_file():
-            continue
+    for entry in _loadable(models, manifest) if options.used else here:
         try:
             results.append({"id": entry.id, "ok": True, "found": check_entry(entry)})
         except KioskError as error:
@@ -181,6 +183,19 @@ def check_models(options: argparse.Namespace) -> int:
         else:
             complain(f"{result['id']}: {result['found']}")
     return 0 if all(result["ok"] for result in results) else 1
+
+
+def _loadable(models: Models, manifest: Manifest) -> list[ModelEntry]:
+    """Whatever a daemon with this configuration loads, or may choose from."""
+    from kiosk.vision.selection import wanted
+
+    entries = [manifest.get(models.detector, "detector")]
+    for name in filter(None, (models.embedder, models.also)):
+        if models.prefer == "exact":
+            entries.append(manifest.get(name, "embedder"))
+        else:
+            entries += wanted(manifest, msgspec.structs.replace(models, embedder=name))
+    return entries
 
 
 def profile_models(options: argparse.Namespace) -> int:

@@ -128,6 +128,21 @@ def test_models_check_proves_hashes_and_golden_faces(capsys):
     assert [each["ok"] for each in found] == [True] * len(found)
 
 
+def test_models_check_can_leave_out_what_no_daemon_loads(capsys, tmp_path):
+    """A Pi with one file configured checks that one, its detector, and none that it never loads."""
+    config = tmp_path / "kiosk.toml"
+    base = f'[server]\nurl = "http://127.0.0.1:1"\n[paths]\nstate_dir = "{tmp_path}"\n'
+    for prefer, found in (
+        ('"exact"', ["blazeface-short-fp32", "mobilefacenet-int8-nhwc-u8"]),
+        ('"fp32"', ["blazeface-short-fp32", "mobilefacenet-fp32", "mobilefacenet-prelu-fp32"]),
+    ):
+        embedder = 'embedder = "mobilefacenet-int8-nhwc-u8"'
+        config.write_text(f"{base}[models]\nprefer = {prefer}\n{embedder}\n")
+        status, out, _ = run(capsys, "models", "check", "--used", "--json", "--config", config)
+        assert status == 0
+        assert [each["id"] for each in json.loads(out)] == found
+
+
 def test_models_list_names_what_users_may_bring(capsys):
     """The table of models, their licences and whether their files are here."""
     status, out, _ = run(capsys, "models", "list", "--json")
