@@ -8,6 +8,9 @@ BIN := $(VENV)/bin
 SPREAD := --numprocesses logical --maxprocesses 4 --dist loadfile
 SOURCES := pyproject.toml $(shell find kiosk models -type f -not -name '*.pyc' 2>/dev/null)
 
+# The longest first; what runs in a container fills the time in which the first Pi is made.
+ON_THE_PI := $(addprefix tests/system/test_,releases.py troubles.py other_boards.py)
+
 # A deploy needs Python, git and ssh, and no environment of its own.
 SENDER = PYTHONPATH=deploy $(PYTHON) -B -m sender
 # What somebody says reaches neither make nor the shell as a word of theirs, whatever it holds.
@@ -35,7 +38,7 @@ test-faults: $(VENV)/dev.stamp ## power cuts, kills, errors, damage, all of them
 	@$(BIN)/pytest -m "faults or not faults" $(or $(T),tests/faults)
 
 system-test: $(VENV)/dev.stamp ## the whole product on a virtual Raspberry Pi (as root: installs QEMU and more)
-	@$(BIN)/pytest -m "system or not system" $(or $(T),tests/system tests/deploy)
+	@$(BIN)/pytest -m "system or not system" $(or $(T),$(SPREAD) $(ON_THE_PI) tests/deploy)
 
 soak: $(VENV)/dev.stamp ## hours at the camera's pace, nothing may grow (SHORT=1: two minutes)
 	@PYTHONPATH=tests $(BIN)/python -m bench.idle soak $(if $(SHORT),120,7200)

@@ -87,10 +87,21 @@ def guarded(connect):
 
 
 def pytest_terminal_summary(terminalreporter) -> None:
-    """Print the table of faults: the reports carry its lines, from whichever process ran them."""
-    reports = terminalreporter.getreports("passed") + terminalreporter.getreports("failed")
+    """Print the tables: the reports carry their lines, from whichever process ran them."""
+    kinds = ("passed", "failed", "skipped")
+    reports = [one for kind in kinds for one in terminalreporter.getreports(kind)]
     told = [line for one in reports for name, line in one.user_properties if name == "fault"]
-    if told:
-        terminalreporter.section("faults")
-    for line in told:
-        terminalreporter.write_line(line)
+    shown = sorted(_shown(one) for one in reports if one.nodeid.startswith("tests/system/"))
+    for title, lines in (("faults", told), ("virtual Raspberry Pi", shown)):
+        if lines:
+            terminalreporter.section(title)
+        for line in lines:
+            terminalreporter.write_line(line)
+
+
+def _shown(report) -> str:
+    """What a test on the virtual Pi came to, as a line: its file, its name, how long it took."""
+    file, _, name = report.nodeid.removeprefix("tests/system/test_").partition(".py::test_")
+    figures = [line for key, line in report.user_properties if key == "figure"]
+    words = f"{name.replace('_', ' ')}{': ' if figures else ''}{', '.join(figures)}"
+    return f"{file:13} {report.outcome:7} {report.duration:4.0f} s  {words}"

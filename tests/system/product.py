@@ -9,14 +9,23 @@ from dataclasses import replace
 from pathlib import Path
 
 import cv2
+import numpy as np
 
 from deploy.site import Checkout, Site, until
+from kiosk.capture.walkup import Wall
 from service.machine import REPOSITORY
 from system.board import Board
 from system.machine import VirtualPi
 from system.network import HOST, PI, Network
 
 PEOPLE = "/srv/people"
+# Nobody comes for so many frames after each walk-up: an emulated core embeds a face in seconds, and
+# has other work.
+_NOBODY = 60
+_NOBODY_COMES = f"""
+[[camera.replay]]
+path = "{PEOPLE}/nobody"
+"""
 HEALTH_S = 15
 # An emulated core computes a fifteenth of a Pi's; what is measured at a start would take minutes.
 _SLOWLY = """
@@ -48,14 +57,18 @@ class Product:
         text = self.site.config.read_text()
         text = text.replace("replay_loops = 0", "replay_loops = 0\nframes_per_s = 2\n#")
         text = text.replace("[camera]", "[camera]\nframe_timeout_s = 30").replace("#\n", "")
-        text = text.replace("seconds = 2.0", "seconds = 12.0")
-        self.site.config.write_text(text + _SLOWLY)
+        text = text.replace("seconds = 2.0", "seconds = 8.0")
+        self.site.config.write_text(text + _NOBODY_COMES + _SLOWLY)
 
     def furnish(self):
         """What no deploy brings: the pictures that are replayed, and the server's authority."""
-        self.board.run("mkdir", "-p", PEOPLE, "/etc/kiosk")
+        self.board.run("mkdir", "-p", f"{PEOPLE}/nobody", "/etc/kiosk")
         picture = REPOSITORY / "kiosk/demo/people/obama3.jpg"
         self.board.put(f"{PEOPLE}/obama3.jpg", picture.read_bytes())
+        wall = Wall(640, 480, np.random.default_rng(1)).picture.astype(np.uint8)
+        self.board.put("/srv/nobody.png", _png(wall))
+        link = f"ln -s /srv/nobody.png {PEOPLE}/nobody/$number.png"
+        self.pi.ssh(f"for number in $(seq 100 {99 + _NOBODY}); do {link}; done")
         self.board.put("/etc/kiosk/server.pem", self.site.secrets.cert.read_bytes())
 
     def attendance(self):
@@ -86,6 +99,12 @@ class Product:
             return pid if pid != other_than else 0
 
         return until("a kiosk that runs", process, within_s)
+
+
+def _png(picture):
+    done, encoded = cv2.imencode(".png", picture)
+    assert done
+    return encoded.tobytes()
 
 
 @contextmanager
