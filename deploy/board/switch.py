@@ -36,7 +36,8 @@ def keep(layout: Layout, plan: dict[str, Any]) -> None:
     layout.trial.unlink()
     sync_folder(layout.home)
     layout.settings.with_name(_BEFORE).unlink(missing_ok=True)
-    must("systemctl", "start", "kiosk-check.timer")
+    # The release stays whatever becomes of this: the next boot starts it too.
+    run("systemctl", "start", "kiosk-check.timer")
     releases.drop_unused_wheels(layout)
 
 
