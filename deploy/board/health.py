@@ -10,6 +10,7 @@ from typing import Any
 
 from board.commands import run
 from board.layout import SERVICE, Layout
+from board.refusal import RefusedError
 
 # Beyond the healthy seconds: a start may take so long to find its camera and its server.
 _GRACE_S = 60.0
@@ -60,10 +61,13 @@ class Watch:
 
     def _status(self) -> dict[str, Any]:
         kiosk = self._layout.kiosk(self._layout.current)
-        done = run(kiosk, "status", "--json", "--config", self._layout.settings, limit_s=60.0)
-        if done.returncode != 0:
+        try:
+            done = run(kiosk, "status", "--json", "--config", self._layout.settings, limit_s=60.0)
+            return dict(json.loads(done.stdout)) if done.returncode == 0 else {}
+        except (RefusedError, OSError, ValueError, TypeError):
+            # It hangs, is spoilt or not there: of the running release that is no reason not to
+            # try another, and of the new one it is an answer.
             return {}
-        return dict(json.loads(done.stdout))
 
     def _problem(self, status: dict[str, Any]) -> str:
         """What is wrong now and was not before, "" for nothing."""
