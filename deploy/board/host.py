@@ -124,12 +124,13 @@ def _secret(layout: Layout) -> Iterator[str]:
             f"{layout.state}: expected the secret that its queue is sealed with, there is none",
             "restore it, or move the folder away and begin anew; nothing was changed",
         )
-    must(
-        *("systemd-creds", "encrypt", f"--name={_CREDENTIAL}", "-", layout.credential),
+    sealed = must(
+        *("systemd-creds", "encrypt", f"--name={_CREDENTIAL}", "-", "-"),
         given=os.urandom(_SECRET_BYTES),
         hint="systemd-creds seals it for this machine; see its manual page",
     )
-    layout.credential.chmod(0o600)
+    # On the disk before anything is sealed with it: a power cut must not leave half of it.
+    write(layout.credential, sealed.encode(), 0o600)
     yield "device secret made here and sealed for this machine"
 
 
