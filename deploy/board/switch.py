@@ -84,14 +84,14 @@ def proposed(layout: Layout) -> Path:
 
 def install_units(layout: Layout, release: Path, instead_of: Path) -> None:
     """Put a release's units where systemd reads them; those that only the other has go."""
-    units = _units(release)
-    for name, unit in units.items():
+    own = units(release)
+    for name, unit in own.items():
         target = layout.units / name
         if not target.exists() or target.read_bytes() != unit.read_bytes():
             write(target, unit.read_bytes())
     # A release without units is none: what is there stays.
-    for name in _units(instead_of) if units else ():
-        if name not in units:
+    for name in units(instead_of) if own else ():
+        if name not in own:
             (layout.units / name).unlink(missing_ok=True)
     catalogue = release / "deploy/kiosk.catalog"
     target = layout.root / "usr/lib/systemd/catalog/kiosk.catalog"
@@ -102,7 +102,8 @@ def install_units(layout: Layout, release: Path, instead_of: Path) -> None:
         run("journalctl", "--update-catalog")
 
 
-def _units(release: Path) -> dict[str, Path]:
+def units(release: Path) -> dict[str, Path]:
+    """The units that a release has, by their names."""
     folder = release / "deploy"
     kinds = ("path", "service", "timer")
     found = sorted(unit for kind in kinds for unit in folder.glob(f"kiosk*.{kind}"))
