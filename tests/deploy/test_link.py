@@ -86,6 +86,13 @@ def test_a_link_that_is_lost_says_what_ssh_said_and_what_becomes_of_it(linked):
     )
 
 
+def test_a_pi_that_talks_and_talks_stops_nothing(linked):
+    """More on the standard error than any pipe holds, while the reply is waited for."""
+    talk = "sys.stderr.write('x' * (4 << 20))\nsys.stderr.flush()\nsay(done=7)\n"
+    with linked("sys.stdin.readline()\n" + talk + "sys.stdin.readline()\n" + talk) as link:
+        assert link.ask("check") == 7
+
+
 def test_without_ssh_it_is_said(linked, monkeypatch, tmp_path):
     """The program that is missing, and the package that has it."""
     link = linked("")
