@@ -18,6 +18,8 @@ _GRACE_S = 60.0
 _FRAME_S = 15.0
 _LOOK_S = 1.0
 _TELL_S = 10.0
+# The running kiosk may be starting for so long before it is taken for one that does not answer.
+_START_S = 10.0
 _PAUSE = threading.Event()
 
 
@@ -27,12 +29,17 @@ class Watch:
     def __init__(self, layout: Layout, say: Callable[[str], None]) -> None:
         self._layout = layout
         self._say = say
-        self._before: dict[str, Any] = {}
+        self._before: dict[str, Any] | None = None
         self.began = time.time()
 
     def remember(self) -> None:
         """How the kiosk stood before the switch: what was bad then is not the release's doing."""
-        self._before = self._status() if self._layout.current.exists() else {}
+        if not self._layout.current.exists():
+            return
+        deadline = time.monotonic() + _START_S
+        while not self._before and time.monotonic() < deadline:
+            self._before = self._status()
+            _PAUSE.wait(0.0 if self._before else _LOOK_S)
 
     def healthy(self, health_s: float) -> str:
         """Wait for so many healthy seconds in a row; why they do not come, "" when they did.
@@ -76,9 +83,15 @@ class Watch:
         checks = (_configuration, _camera, _recording, _model, _queue)
         for check in checks:
             problem = check(status)
-            if problem and not (self._before and check(self._before)):
+            if problem and not self._was_bad(check):
                 return problem
         return ""
+
+    def _was_bad(self, check: Callable[[dict[str, Any]], str]) -> bool:
+        """Whether going back would not help: everything was, of a kiosk that did not answer."""
+        if self._before is None:
+            return False
+        return not self._before or bool(check(self._before))
 
 
 def _configuration(status: dict[str, Any]) -> str:
