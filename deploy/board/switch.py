@@ -70,11 +70,14 @@ def back(layout: Layout, plan: dict[str, Any], *, wait: bool) -> str:
     return state
 
 
-def propose(layout: Layout, text: bytes) -> None:
-    """Lay a new configuration beside the one in force."""
+def propose(layout: Layout, text: bytes) -> bool:
+    """Lay a new configuration beside the one in force; False where that says the same."""
+    if layout.settings.exists() and layout.settings.read_bytes() == text:
+        return False
     path = proposed(layout)
     write(path, text, 0o640)
     shutil.chown(path, "root", USER)
+    return True
 
 
 def proposed(layout: Layout) -> Path:

@@ -57,12 +57,17 @@ def deploy(sender: Sender, host: Host, say: Say) -> bool:
         _unpack(link, sender, release, say)
         link.ask("modules", say, wanted=modules)
         link.ask("furnish", say, release=release.name, timezone=host.timezone)
-        changed = settings != facts["settings"].encode()
-        if changed:
-            link.ask("propose", text=settings.decode())
+        # Compared there: somebody may have deployed another one while this release was built.
+        changed = False
+        if ours is not None:
+            changed = bool(link.ask("propose", text=ours.decode())["changed"])
         link.ask("rehearse", say, release=release.name, proposed=changed)
         if sender.code:
-            asked = {"release": release.name, "proposed": changed, "code": sender.code}
+            asked: dict[str, Any] = {
+                "release": release.name,
+                "proposed": changed,
+                "code": sender.code,
+            }
             say(link.ask("register", **asked)["said"])
         say("on trial now: it is watched from the Pi itself, whatever becomes of this link")
         plan = {

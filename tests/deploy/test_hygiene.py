@@ -235,6 +235,18 @@ def test_nothing_is_gone_back_to_that_is_not_there(pi, wire, spoilt):
     assert "is not there" in record.newest(layout, 1)[0]["why"]
 
 
+def test_a_configuration_is_compared_with_the_one_in_force_now(pi, wire, monkeypatch):
+    """Under the lock: what the sender saw before it built may be another one's by then."""
+    layout, _ = pi(proposed=False)
+    monkeypatch.setattr(switch.shutil, "chown", lambda *_: None)
+    assert not switch.propose(layout, b"old")
+    assert not switch.proposed(layout).exists()
+    assert switch.propose(layout, b"new")
+    assert switch.proposed(layout).read_bytes() == b"new"
+    layout.settings.unlink()
+    assert switch.propose(layout, b"new")
+
+
 @pytest.fixture
 def tried(wire, monkeypatch):
     """How often a release was watched; `how` ends the watching."""
