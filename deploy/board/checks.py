@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import pwd
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from board.commands import run, there
-from board.layout import SPARE_BYTES, Layout
+from board.layout import SPARE_BYTES, USER, Layout
 from board.refusal import RefusedError
 
 # The newest Debian that a wheel of the lock was built for is older than both.
@@ -78,7 +79,7 @@ def examine(layout: Layout) -> Facts:
     facts.active = _active()
     facts.has_settings = layout.settings.exists()
     if facts.has_settings:
-        facts.settings = layout.settings.read_text(encoding="utf-8", errors="replace")
+        facts.settings = layout.settings.read_bytes().decode("utf-8", errors="replace")
     facts.missing = [{"what": what, "hint": hint} for what, hint in _missing(facts, layout)]
     facts.warnings = list(_warnings(facts))
     return facts
@@ -112,6 +113,7 @@ def _missing(facts: Facts, layout: Layout) -> Iterator[tuple[str, str]]:
                 f"{tool} expected, it is not there",
                 "apt-get install util-linux passwd systemd tar",
             )
+    yield from _somebody()
     place = _existing(layout.home)
     if not _writable(place):
         yield (
@@ -196,6 +198,19 @@ def _active() -> str:
         return run("systemctl", "is-active", "kiosk.service").stdout.decode().strip()
     except RefusedError:
         return ""
+
+
+def _somebody() -> Iterator[tuple[str, str]]:
+    """The name of the kiosk's user is a person's: with that one's rights, and gone uninstalled."""
+    try:
+        user = pwd.getpwnam(USER)
+    except KeyError:
+        return
+    if not user.pw_shell.endswith(("/nologin", "/false")):
+        yield (
+            f"{USER} expected to be a service's user, it is one who logs in",
+            f"let that person have another name than {USER}",
+        )
 
 
 def _existing(path: Path) -> Path:

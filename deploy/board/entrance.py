@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -15,6 +16,10 @@ def main(arguments: list[str]) -> int:
     """`serve`: a session over standard input and output. `trial`, `settle`: run by systemd."""
     layout = Layout()
     program = Path(sys.argv[0]).resolve()
+    # Neither what lies in somebody's home, where Python would look for modules first, nor how
+    # that person likes new files to be is the release's business: its user reads all of it.
+    os.chdir("/")
+    os.umask(0o022)
     try:
         if arguments == ["serve"]:
             return session.serve(Channel(0), sys.stdout, layout, program)

@@ -10,6 +10,7 @@ from typing import Any
 
 from board.commands import run
 from board.layout import SERVICE, Layout
+from board.refusal import RefusedError
 
 # Beyond the healthy seconds: a start may take so long to find its camera and its server.
 _GRACE_S = 60.0
@@ -17,6 +18,8 @@ _GRACE_S = 60.0
 _FRAME_S = 15.0
 _LOOK_S = 1.0
 _TELL_S = 10.0
+# The running kiosk may be starting for so long before it is taken for one that does not answer.
+_START_S = 10.0
 _PAUSE = threading.Event()
 
 
@@ -26,12 +29,17 @@ class Watch:
     def __init__(self, layout: Layout, say: Callable[[str], None]) -> None:
         self._layout = layout
         self._say = say
-        self._before: dict[str, Any] = {}
+        self._before: dict[str, Any] | None = None
         self.began = time.time()
 
     def remember(self) -> None:
         """How the kiosk stood before the switch: what was bad then is not the release's doing."""
-        self._before = self._status() if self._layout.current.exists() else {}
+        if not self._layout.current.exists():
+            return
+        deadline = time.monotonic() + _START_S
+        while not self._before and time.monotonic() < deadline:
+            self._before = self._status()
+            _PAUSE.wait(0.0 if self._before else _LOOK_S)
 
     def healthy(self, health_s: float) -> str:
         """Wait for so many healthy seconds in a row; why they do not come, "" when they did.
@@ -60,10 +68,13 @@ class Watch:
 
     def _status(self) -> dict[str, Any]:
         kiosk = self._layout.kiosk(self._layout.current)
-        done = run(kiosk, "status", "--json", "--config", self._layout.settings, limit_s=60.0)
-        if done.returncode != 0:
+        try:
+            done = run(kiosk, "status", "--json", "--config", self._layout.settings, limit_s=60.0)
+            return dict(json.loads(done.stdout)) if done.returncode == 0 else {}
+        except (RefusedError, OSError, ValueError, TypeError):
+            # It hangs, is spoilt or not there: of the running release that is no reason not to
+            # try another, and of the new one it is an answer.
             return {}
-        return dict(json.loads(done.stdout))
 
     def _problem(self, status: dict[str, Any]) -> str:
         """What is wrong now and was not before, "" for nothing."""
@@ -72,9 +83,15 @@ class Watch:
         checks = (_configuration, _camera, _recording, _model, _queue)
         for check in checks:
             problem = check(status)
-            if problem and not (self._before and check(self._before)):
+            if problem and not self._was_bad(check):
                 return problem
         return ""
+
+    def _was_bad(self, check: Callable[[dict[str, Any]], str]) -> bool:
+        """Whether going back would not help: everything was, of a kiosk that did not answer."""
+        if self._before is None:
+            return False
+        return not self._before or bool(check(self._before))
 
 
 def _configuration(status: dict[str, Any]) -> str:

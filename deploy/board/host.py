@@ -11,12 +11,17 @@ from pathlib import Path
 
 from board import switch
 from board.commands import must, run
-from board.layout import USER, Layout, write
+from board.layout import SERVICE, USER, Layout, folders, write
 from board.refusal import RefusedError
 
 Say = Callable[[str], None]
 _SECRET_BYTES = 32
 _CREDENTIAL = "kiosk.secret"
+# Of templates, queue and keys, and of their copies.
+_TELLING = (
+    *("gallery.sealed", "gallery.copy", "outbox.db", "outbox.backup"),
+    *("device.secret", "device.spare", _CREDENTIAL, "kiosk.board-key"),
+)
 # Below /etc: where it goes, and what has to read it anew.
 _DROP_INS = (
     ("system.conf.d/10-kiosk-watchdog.conf", "systemd/system.conf.d", ("daemon-reexec",)),
@@ -60,22 +65,31 @@ def uninstall(layout: Layout, say: Say, *, lose_events: bool) -> dict[str, list[
     RefusedError while events wait that no server has, unless `lose_events`.
     """
     _refuse_while_events_wait(layout, lose_events=lose_events)
-    units = sorted(path.name for path in layout.units.glob("kiosk*.*") if path.is_file())
+    run("systemctl", "stop", SERVICE)
+    try:
+        # Somebody may have punched since: nobody can any more.
+        _refuse_while_events_wait(layout, lose_events=lose_events)
+    except RefusedError:
+        run("systemctl", "--no-block", "start", SERVICE)
+        raise
+    units = _units(layout)
+    ours = _ours(layout, units)
     for unit in units:
         run("systemctl", "disable", "--now", "--quiet", unit)
     say(f"stopped: {', '.join(units)}")
-    for path in _ours(layout):
-        if path.is_symlink() or path.is_file():
+    for path in ours:
+        if path.is_dir() and not path.is_symlink():
+            # What it cannot remove is told below, and the rest goes all the same.
+            shutil.rmtree(path, ignore_errors=True)
+        else:
             path.unlink(missing_ok=True)
-        elif path.is_dir():
-            shutil.rmtree(path)
     run("systemctl", "daemon-reload")
     run("journalctl", "--update-catalog")
     if _known_user():
         run("userdel", USER)
     # A card keeps what was deleted until it is told that nobody wants it.
     run("fstrim", "/")
-    left = [str(path) for path in _ours(layout) if path.exists()] + _left_behind(layout)
+    left = [str(path) for path in ours if _is_there(path)] + _left_behind(layout)
     say("the secret is gone, and with it whatever was sealed under it" if not left else "NOT gone")
     return {"left": left}
 
@@ -124,12 +138,13 @@ def _secret(layout: Layout) -> Iterator[str]:
             f"{layout.state}: expected the secret that its queue is sealed with, there is none",
             "restore it, or move the folder away and begin anew; nothing was changed",
         )
-    must(
-        *("systemd-creds", "encrypt", f"--name={_CREDENTIAL}", "-", layout.credential),
+    sealed = must(
+        *("systemd-creds", "encrypt", f"--name={_CREDENTIAL}", "-", "-"),
         given=os.urandom(_SECRET_BYTES),
         hint="systemd-creds seals it for this machine; see its manual page",
     )
-    layout.credential.chmod(0o600)
+    # On the disk before anything is sealed with it: a power cut must not leave half of it.
+    write(layout.credential, sealed.encode(), 0o600)
     yield "device secret made here and sealed for this machine"
 
 
@@ -168,55 +183,53 @@ def _as_service(layout: Layout) -> tuple[str, ...]:
 
 
 def _refuse_while_events_wait(layout: Layout, *, lose_events: bool) -> None:
-    kiosk = layout.kiosk(layout.current)
-    if lose_events or not kiosk.exists() or not (layout.state / "outbox.db").exists():
+    if lose_events or not (layout.state / "outbox.db").exists():
         return
-    done = run(*_as_service(layout), kiosk, "outbox", "status", "--config", layout.settings)
-    said = done.stdout.decode("utf-8", errors="replace").strip()
-    if done.returncode != 0 or not said.startswith("0 waiting, 0 set aside"):
-        raise RefusedError(
-            f"expected no event that only this Pi has, got: {said or done.stderr.decode().strip()}",
-            "bring them out (kiosk outbox export), or say LOSE_EVENTS=1",
-        )
+    kiosk = layout.kiosk(layout.current)
+    if kiosk.exists():
+        done = run(*_as_service(layout), kiosk, "outbox", "status", "--config", layout.settings)
+        said = done.stdout.decode("utf-8", errors="replace").strip()
+        if done.returncode == 0 and said.startswith("0 waiting, 0 set aside"):
+            return
+        told = said or done.stderr.decode("utf-8", errors="replace").strip()
+    else:
+        told = f"a queue, and no {kiosk} that can tell"
+    raise RefusedError(
+        f"expected no event that only this Pi has, got: {told}",
+        "bring them out (kiosk outbox export), or say LOSE_EVENTS=1",
+    )
 
 
-def _ours(layout: Layout) -> list[Path]:
-    """Every place that a deploy, or the kiosk, writes to."""
-    named = [
-        layout.home,
-        layout.settings.parent,
-        layout.state,
-        layout.root / "run/kiosk",
-        layout.root / "usr/lib/systemd/catalog/kiosk.catalog",
-        *layout.credential.parent.glob("kiosk.*"),
-        *layout.units.glob("kiosk*"),
-        *layout.units.glob("*.wants/kiosk*"),
-    ]
-    return named + [layout.root / "etc" / folder / Path(name).name for name, folder, _ in _DROP_INS]
+def _units(layout: Layout) -> list[str]:
+    """The units that came with a release; others may be called kiosk-something too."""
+    found = {SERVICE}
+    for release in folders(layout.releases):
+        found |= switch.units(release).keys()
+    return sorted(found)
+
+
+def _ours(layout: Layout, units: list[str]) -> list[Path]:
+    """Every place that a deploy, or the kiosk, writes to; keys and templates first.
+
+    The releases come last: they know the units, should this be cut short.
+    """
+    named = [*layout.credential.parent.glob("kiosk.*"), layout.state, layout.settings.parent]
+    named += [layout.root / "etc" / folder / Path(name).name for name, folder, _ in _DROP_INS]
+    for unit in units:
+        named += [*layout.units.glob(f"{unit}*"), *layout.units.glob(f"*.wants/{unit}")]
+    catalogue = layout.root / "usr/lib/systemd/catalog/kiosk.catalog"
+    return [*named, catalogue, layout.root / "run/kiosk", layout.home]
+
+
+def _is_there(path: Path) -> bool:
+    """Whether something is left there; a partition of its own is not taken away, only emptied."""
+    if not path.is_symlink() and path.is_mount():
+        return any(path.iterdir())
+    return path.is_symlink() or path.exists()
 
 
 def _left_behind(layout: Layout) -> list[str]:
     """Files by the names that templates, queue and keys have, wherever they are on this disk."""
-    words = [
-        "-name",
-        "gallery.sealed*",
-        "-o",
-        "-name",
-        "gallery.copy*",
-        "-o",
-        "-name",
-        "outbox.db*",
-    ]
-    words += [
-        "-o",
-        "-name",
-        "outbox.backup*",
-        "-o",
-        "-name",
-        "device.secret*",
-        "-o",
-        "-name",
-        "kiosk.secret*",
-    ]
-    done = run("find", layout.root, "-xdev", "(", *words, ")", "-print")
-    return done.stdout.decode("utf-8", errors="replace").split()
+    words = [word for name in _TELLING for word in ("-o", "-name", f"{name}*")][1:]
+    done = run("find", layout.root, "-xdev", "(", *words, ")", "-print0")
+    return [name for name in done.stdout.decode("utf-8", errors="replace").split("\0") if name]

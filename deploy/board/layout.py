@@ -66,6 +66,16 @@ class Layout:
         return self.home / "trial.json"
 
     @property
+    def plan(self) -> Path:
+        """What a trial is begun with, until it begins."""
+        return self.home / "trial.plan"
+
+    @property
+    def begun(self) -> Path:
+        """The same once it has: nothing begins it a second time."""
+        return self.home / "trial.begun"
+
+    @property
     def trial_log(self) -> Path:
         """What the trial says, a JSON object a line."""
         return self.home / "trial.log"

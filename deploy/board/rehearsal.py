@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from board import switch
 from board.commands import as_kiosk, must, run
-from board.layout import SERVICE, USER, Layout
+from board.layout import SERVICE, Layout
 from board.refusal import RefusedError
 
 Say = Callable[[str], None]
@@ -60,11 +58,21 @@ def rehearse(layout: Layout, release: str, say: Say, *, proposed: bool) -> dict[
 
 
 def _try_migration(layout: Layout, kiosk: Path, copy: Path, say: Say) -> None:
-    """Forward with the new code, then back with the old: a rollback keeps the queue."""
+    """Forward with the new code, then back with the old: a rollback keeps the queue.
+
+    A former release that does not open it as it is has nothing to lose by the new one.
+    """
+    former = layout.kiosk(layout.current)
+    another = former.exists() and former.resolve() != kiosk.resolve()
+    # One that runs has opened it.
+    opens = another and (
+        _runs() or run(*as_kiosk(former, "outbox", "rehearse", copy)).returncode == 0
+    )
     say("the queue's tables, on a copy")
     must(*as_kiosk(kiosk, "outbox", "rehearse", copy), hint=_UNCHANGED)
-    former = layout.kiosk(layout.current)
-    if former.exists() and former.resolve() != kiosk.resolve():
+    if another and not opens:
+        say("warning: the running release does not open its queue, a rollback to it would not help")
+    if opens:
         say("the running release can go back to them")
         must(
             *as_kiosk(former, "outbox", "rehearse", copy),
@@ -78,20 +86,32 @@ def _copy_of_queue(layout: Layout, say: Say) -> Iterator[Path | None]:
     queue = layout.state / "outbox.db"
     if not queue.exists():
         yield None
-    elif run("systemctl", "is-active", "--quiet", SERVICE).returncode == 0:
+    elif _runs():
         copy = _handed_out(layout, say)
         try:
             yield copy
         finally:
             if copy is not None:
-                copy.unlink(missing_ok=True)
+                run(*as_kiosk("rm", "-f", copy))
     else:
-        with _stopped(), tempfile.TemporaryDirectory(dir=layout.state, prefix="rehearsal-") as name:
-            yield _copied(queue, Path(name))
+        # One name, so that what a power cut leaves is taken by the next one.
+        place = layout.state / "rehearsal"
+        with _stopped():
+            try:
+                yield _copied(queue, place)
+            finally:
+                run(*as_kiosk("rm", "-rf", place))
+
+
+def _runs() -> bool:
+    return run("systemctl", "is-active", "--quiet", SERVICE).returncode == 0
 
 
 def _handed_out(layout: Layout, say: Say) -> Path | None:
-    """The copy that the running kiosk writes; None where it does not: it may be what is mended."""
+    """The copy that the running kiosk writes; None where it does not: it may be what is mended.
+
+    Where it lies is that kiosk's word: root touches nothing there.
+    """
     say("the running kiosk hands out a copy of its queue")
     command = (layout.kiosk(layout.current), "outbox", "backup", "--json")
     done = run(*command, "--config", layout.settings)
@@ -115,10 +135,9 @@ def _stopped() -> Iterator[None]:
 
 
 def _copied(queue: Path, place: Path) -> Path:
-    """Queue and log as they lie there, for the kiosk's user."""
-    shutil.chown(place, USER, USER)
-    for file in queue.parent.glob("outbox.db*"):
-        if file.is_file():
-            shutil.copyfile(file, place / file.name)
-            shutil.chown(place / file.name, USER, USER)
+    """Queue and log as they lie there, copied by the kiosk's user: the folder is its own."""
+    run(*as_kiosk("rm", "-rf", place))
+    files = [file for file in queue.parent.glob("outbox.db*") if file.is_file()]
+    must(*as_kiosk("mkdir", "-m", "700", place), hint=_UNCHANGED)
+    must(*as_kiosk("cp", *files, place), hint=_UNCHANGED)
     return place / queue.name

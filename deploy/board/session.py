@@ -128,8 +128,7 @@ class Desk:
         return trial.begin(self._layout, plan, self._say)
 
     def _propose(self, text: str) -> dict[str, Any]:
-        switch.propose(self._layout, text.encode())
-        return {}
+        return {"changed": switch.propose(self._layout, text.encode())}
 
     def _roll_back(self, health_s: float) -> dict[str, Any]:
         former = self._layout.named(self._layout.previous)

@@ -36,7 +36,8 @@ def keep(layout: Layout, plan: dict[str, Any]) -> None:
     layout.trial.unlink()
     sync_folder(layout.home)
     layout.settings.with_name(_BEFORE).unlink(missing_ok=True)
-    must("systemctl", "start", "kiosk-check.timer")
+    # The release stays whatever becomes of this: the next boot starts it too.
+    run("systemctl", "start", "kiosk-check.timer")
     releases.drop_unused_wheels(layout)
 
 
@@ -69,11 +70,14 @@ def back(layout: Layout, plan: dict[str, Any], *, wait: bool) -> str:
     return state
 
 
-def propose(layout: Layout, text: bytes) -> None:
-    """Lay a new configuration beside the one in force."""
+def propose(layout: Layout, text: bytes) -> bool:
+    """Lay a new configuration beside the one in force; False where that says the same."""
+    if layout.settings.exists() and layout.settings.read_bytes() == text:
+        return False
     path = proposed(layout)
     write(path, text, 0o640)
     shutil.chown(path, "root", USER)
+    return True
 
 
 def proposed(layout: Layout) -> Path:
@@ -83,14 +87,14 @@ def proposed(layout: Layout) -> Path:
 
 def install_units(layout: Layout, release: Path, instead_of: Path) -> None:
     """Put a release's units where systemd reads them; those that only the other has go."""
-    units = _units(release)
-    for name, unit in units.items():
+    own = units(release)
+    for name, unit in own.items():
         target = layout.units / name
         if not target.exists() or target.read_bytes() != unit.read_bytes():
             write(target, unit.read_bytes())
     # A release without units is none: what is there stays.
-    for name in _units(instead_of) if units else ():
-        if name not in units:
+    for name in units(instead_of) if own else ():
+        if name not in own:
             (layout.units / name).unlink(missing_ok=True)
     catalogue = release / "deploy/kiosk.catalog"
     target = layout.root / "usr/lib/systemd/catalog/kiosk.catalog"
@@ -101,7 +105,8 @@ def install_units(layout: Layout, release: Path, instead_of: Path) -> None:
         run("journalctl", "--update-catalog")
 
 
-def _units(release: Path) -> dict[str, Path]:
+def units(release: Path) -> dict[str, Path]:
+    """The units that a release has, by their names."""
     folder = release / "deploy"
     kinds = ("path", "service", "timer")
     found = sorted(unit for kind in kinds for unit in folder.glob(f"kiosk*.{kind}"))

@@ -36,7 +36,7 @@ def begin(layout: Layout, plan: dict[str, Any], say: Say) -> dict[str, Any]:
     former = layout.named(layout.current)
     plan = {**plan, "former": former, "former_previous": layout.named(layout.previous)}
     layout.trial_log.unlink(missing_ok=True)
-    write(layout.home / "trial.plan", json.dumps(plan).encode())
+    write(layout.plan, json.dumps(plan).encode())
     python = ("/usr/bin/python3", "-B", str(layout.program))
     must(
         *("systemd-run", f"--unit={UNIT}", "--collect", "--quiet"),
@@ -56,9 +56,12 @@ def under_way() -> bool:
 
 def run_trial(layout: Layout) -> int:
     """The unit's body: switch, watch, and keep or go back; only the last of it a second time."""
-    if layout.trial.exists():
+    if layout.trial.exists() or not layout.plan.exists():
+        # Started once more, after whatever ended it: what was begun is gone back from, not tried
+        # again behind the back of whoever was told so.
         return settle(layout)
-    plan = json.loads((layout.home / "trial.plan").read_text(encoding="utf-8"))
+    layout.plan.replace(layout.begun)
+    plan = json.loads(layout.begun.read_text(encoding="utf-8"))
     with layout.trial_log.open("a", encoding="utf-8", buffering=1) as log:
 
         def say(text: str) -> None:
@@ -110,7 +113,7 @@ def _noted(layout: Layout) -> dict[str, Any]:
 
     A card that fails may spoil either; without both, nothing is known to go back to.
     """
-    for path in (layout.trial, layout.home / "trial.plan"):
+    for path in (layout.trial, layout.begun):
         try:
             plan = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):

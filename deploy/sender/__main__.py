@@ -16,6 +16,8 @@ from sender.hosts import Host, host_named
 from sender.refusal import DeployError
 from sender.release import release
 
+# All but the end of a line and the tabulator.
+_CONTROLS = dict.fromkeys((*range(9), *range(11, 32), *range(127, 160)), "?")
 _CHECKOUT = Path(__file__).resolve().parent.parent.parent
 
 
@@ -25,7 +27,7 @@ def main() -> int:
     try:
         return _run(options)
     except DeployError as error:
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(f"{_harmless(str(error))}\n")
         return 1
     except KeyboardInterrupt:
         goes_on = "what runs on the Pi goes on, its verdict comes by itself"
@@ -94,8 +96,13 @@ def _only(hosts: list[Host]) -> Host:
 
 
 def _plain(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
+    sys.stdout.write(f"{_harmless(text)}\n")
     sys.stdout.flush()
+
+
+def _harmless(text: str) -> str:
+    """The text without what a terminal obeys: much of it is the word of a Pi."""
+    return text.translate(_CONTROLS)
 
 
 def _teller() -> Callable[[Host, str], None]:

@@ -78,7 +78,8 @@ def release_for(checkout: Path, commit: Commit, target: Target, say: Say) -> Rel
     DeployError when a package of the lock cannot be had or has another hash.
     """
     cache = checkout / ".cache"
-    with tree_of(checkout, commit) as tree:
+    # Two deploys at once, to two Pis, would build it into one another's folder.
+    with alone(cache / "parcels" / commit.id), tree_of(checkout, commit) as tree:
         wheel = build_wheel(tree, commit, cache, say)
         lock = tree / "deploy/locks" / target.lock
         if not lock.exists():

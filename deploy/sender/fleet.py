@@ -17,6 +17,8 @@ from sender.refusal import DeployError
 Say = Callable[[str], None]
 _MARK = "kiosk-answer:"
 _KIOSK = "/opt/kiosk/current/venv/bin/kiosk"
+# Many pictures on a slow board take minutes; the table of all others does not wait longer for one.
+_LIMIT_S = 600.0
 _CONFIG = "--config /etc/kiosk/kiosk.toml"
 
 
@@ -104,28 +106,32 @@ def enrol(sender: Sender, host: Host, person: str, images: Sequence[Path], say: 
             raise DeployError(
                 f"IMAGES: expected a picture, {str(image)!r} is none", "name files here"
             )
-    names = [f"{index}{image.suffix.lower()}" for index, image in enumerate(images)]
-    link = sender.link(host)
-    said = b""
-    folder = remote(link, "mktemp -d -p /dev/shm").strip()
-    place = shlex.quote(folder)
-    try:
-        for name, image in zip(names, images, strict=True):
-            remote(link, f"cat >{place}/{shlex.quote(name)}", image.read_bytes())
-        pictures = " ".join(f"{place}/{shlex.quote(name)}" for name in names)
-        said = remote(
-            link, f"{_KIOSK} enrol {shlex.quote(person)} {pictures} {_CONFIG}", with_stderr=True
-        ).encode()
-    finally:
-        remote(link, f"rm -rf {place}")
-    say(said.decode().strip())
+    pictures = [image.read_bytes() for image in images]
+    names = [shlex.quote(f"{index}{image.suffix.lower()}") for index, image in enumerate(images)]
+    # One command, which takes them away itself: it does so when the link is lost, too. Of a picture
+    # that did not come whole nothing is enrolled.
+    begin = 'd=$(mktemp -d -p /dev/shm) && trap "exit 1" HUP TERM && trap "rm -rf $d" EXIT'
+    takes = [
+        f'head -c {len(picture)} >"$d"/{name} && [ "$(stat -c %s "$d"/{name})" = {len(picture)} ]'
+        for name, picture in zip(names, pictures, strict=True)
+    ]
+    there = " ".join(f'"$d"/{name}' for name in names)
+    asked = f"{_KIOSK} enrol {shlex.quote(person)} {there} {_CONFIG}"
+    command = " && ".join((begin, *takes, asked))
+    say(remote(sender.link(host), command, b"".join(pictures), with_stderr=True).strip())
     return 0
 
 
 def remote(link: Link, command: str, given: bytes = b"", *, with_stderr: bool = False) -> str:
     """What a command prints there, run as root; DeployError with its words where it fails."""
     script = f"echo; echo {_MARK}; {_as_root(link.host, command)}"
-    done = subprocess.run(link.ssh(script), input=given, capture_output=True, check=False)
+    try:
+        done = subprocess.run(
+            link.ssh(script), input=given, capture_output=True, timeout=_LIMIT_S, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        told = f"{link.host.name}: expected an answer within {_LIMIT_S:g} s, got none"
+        raise DeployError(told, "look at it: its card or its kiosk may hang") from error
     # Before the mark: whatever a login script printed.
     said = done.stdout.rpartition(b"\n%s\n" % _MARK.encode())[2]
     if f"{_KIOSK}: not found".encode() in done.stderr:

@@ -8,12 +8,13 @@ import re
 import shlex
 import shutil
 import subprocess
+import tempfile
 import zipfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 from sender.build import File
 from sender.hosts import Host
@@ -77,6 +78,7 @@ class Link:
         self._board = board
         self._opening = {"who": who, "from": origin}
         self._running: subprocess.Popen[bytes] | None = None
+        self._stderr: IO[bytes] = io.BytesIO()
 
     def __enter__(self) -> Link:
         folder = self._sent_program()
@@ -85,8 +87,10 @@ class Link:
         serve = f"{sudo}/usr/bin/python3 -B {folder}/board.pyz serve"
         # Removed at the end, whichever way that comes. A login script may leave a line open.
         script = f"{_ENGLISH}; echo; trap 'rm -rf {folder}' EXIT; {serve}"
+        # A file takes whatever comes: a pipe that nobody reads would stop all of it one day.
+        self._stderr = tempfile.TemporaryFile()
         self._running = subprocess.Popen(
-            self.ssh(script), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            self.ssh(script), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr
         )
         try:
             self._send(self._opening)
@@ -114,7 +118,7 @@ class Link:
         except (OSError, subprocess.TimeoutExpired):
             process.kill()
             process.wait()
-        for stream in (process.stdout, process.stderr):
+        for stream in (process.stdout, self._stderr):
             if stream is not None:
                 stream.close()
 
@@ -204,9 +208,10 @@ class Link:
             told = _reply_in(line)
             if "failed" in told:
                 return self._failed(told)
-        _, stderr = process.communicate()
+        process.wait()
+        self._stderr.seek(0)
         return self.cause(
-            stderr, "the link was lost", "what runs there goes on by itself; try again"
+            self._stderr.read(), "the link was lost", "what runs there goes on by itself; try again"
         )
 
     def cause(self, said: bytes, otherwise: str, hint: str = "") -> DeployError:

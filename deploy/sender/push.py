@@ -47,7 +47,7 @@ def deploy(sender: Sender, host: Host, say: Say) -> bool:
     modules = _modules(settings)
     target = Target(facts["codename"], facts["python"], facts["machine"])
     release = release_for(sender.checkout, sender.commit, target, say)
-    if facts["release"] == release.name and settings == facts["settings"].encode():
+    if _stands(facts, host, release, settings) and not sender.code:
         say(f"{release.name} runs there already, with this configuration: nothing to do")
         return True
     say(f"release {release.name} ({facts['release'] or 'none'} runs there)")
@@ -57,12 +57,17 @@ def deploy(sender: Sender, host: Host, say: Say) -> bool:
         _unpack(link, sender, release, say)
         link.ask("modules", say, wanted=modules)
         link.ask("furnish", say, release=release.name, timezone=host.timezone)
-        changed = settings != facts["settings"].encode()
-        if changed:
-            link.ask("propose", text=settings.decode())
+        # Compared there: somebody may have deployed another one while this release was built.
+        changed = False
+        if ours is not None:
+            changed = bool(link.ask("propose", text=ours.decode())["changed"])
         link.ask("rehearse", say, release=release.name, proposed=changed)
         if sender.code:
-            asked = {"release": release.name, "proposed": changed, "code": sender.code}
+            asked: dict[str, Any] = {
+                "release": release.name,
+                "proposed": changed,
+                "code": sender.code,
+            }
             say(link.ask("register", **asked)["said"])
         say("on trial now: it is watched from the Pi itself, whatever becomes of this link")
         plan = {
@@ -177,6 +182,16 @@ def _tell(facts: dict[str, Any], host: Host, say: Say) -> None:
         say(f"warning: its clock is {abs(behind) / 3600:.1f} h {word} this machine's")
     if host.timezone and facts["timezone"] != host.timezone:
         say(f"its time zone is {facts['timezone']}, {host.timezone} is wanted: it will be set")
+
+
+def _stands(facts: dict[str, Any], host: Host, release: Release, settings: bytes) -> bool:
+    """Whether a deploy would change nothing: the release runs, with this configuration and zone."""
+    return (
+        facts["release"] == release.name
+        and facts["active"] == "active"
+        and settings == facts["settings"].encode()
+        and host.timezone in ("", facts["timezone"])
+    )
 
 
 def _ours(host: Host) -> bytes | None:

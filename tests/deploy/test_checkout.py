@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+import threading
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -165,6 +167,34 @@ def test_a_dirty_release_has_it_in_its_name(checkout, monkeypatch, tmp_path):
     assert release.name == f"1.2.3-{commit.short}-dirty"
     with zipfile.ZipFile(release.parcel.path) as archive:
         assert "lock.txt" in archive.namelist()
+
+
+def test_two_deploys_of_a_commit_build_it_once(checkout, monkeypatch):
+    """To two Pis, from two terminals: the second takes what the first has made."""
+    (checkout.folder / "deploy/locks").mkdir(parents=True, exist_ok=True)
+    checkout.write(b"deploy/locks/pi-trixie.txt")
+    built = []
+
+    def hatchling(*words, **_):
+        built.append(words)
+        folder = Path(words[words.index("-d") + 1])
+        # Long enough for another to come meanwhile, who would begin with an empty folder.
+        threading.Event().wait(0.3)
+        (folder / "face_kiosk-1.2.3-py3-none-any.whl").write_bytes(b"wheel")
+
+    monkeypatch.setattr(build, "run", hatchling)
+    monkeypatch.setattr(build, "build_tools", lambda *_: Path("/nowhere"))
+    monkeypatch.setattr(build, "wheelhouse", lambda *_: [])
+    target = build.Target("trixie", "3.13", "aarch64")
+    commit = commit_of(checkout.folder, allow_dirty=True)
+
+    def deploy(_):
+        return build.release_for(checkout.folder, commit, target, lambda _: None)
+
+    with ThreadPoolExecutor() as pool:
+        one, other = pool.map(deploy, range(2))
+    assert one == other
+    assert len(built) == 1
 
 
 def test_looking_at_a_checkout_writes_nothing_to_it(checkout):

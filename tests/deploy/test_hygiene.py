@@ -102,7 +102,7 @@ def pi(tmp_path):
         plan = {**PLAN, "settings": "proposed" if proposed else ""}
         if proposed:
             switch.proposed(layout).write_text("new")
-        (layout.home / "trial.plan").write_text(json.dumps(plan))
+        layout.begun.write_text(json.dumps(plan))
         return layout, plan
 
     return make
@@ -215,7 +215,7 @@ def test_without_any_note_what_runs_goes_on(pi, wire):
     """Nothing is known to go back to: the note goes, so that the next deploy may begin."""
     layout, plan = pi()
     switch.forward(layout, plan)
-    for path in (layout.trial, layout.home / "trial.plan"):
+    for path in (layout.trial, layout.begun):
         path.write_bytes(b"\0" * 100)
     now = stands(layout)[:3]
     settled(layout, wire, (*now, False))
@@ -233,6 +233,84 @@ def test_nothing_is_gone_back_to_that_is_not_there(pi, wire, spoilt):
     now = stands(layout)
     settled(layout, wire, now)
     assert "is not there" in record.newest(layout, 1)[0]["why"]
+
+
+def test_a_configuration_is_compared_with_the_one_in_force_now(pi, wire, monkeypatch):
+    """Under the lock: what the sender saw before it built may be another one's by then."""
+    layout, _ = pi(proposed=False)
+    monkeypatch.setattr(switch.shutil, "chown", lambda *_: None)
+    assert not switch.propose(layout, b"old")
+    assert not switch.proposed(layout).exists()
+    assert switch.propose(layout, b"new")
+    assert switch.proposed(layout).read_bytes() == b"new"
+    layout.settings.unlink()
+    assert switch.propose(layout, b"new")
+
+
+@pytest.fixture
+def tried(wire, monkeypatch):
+    """How often a release was watched; `how` ends the watching."""
+    watched = []
+
+    def trying(layout, how):
+        layout.begun.replace(layout.plan)
+        monkeypatch.setattr(trial.Watch, "remember", lambda _: None)
+
+        def healthy(_, health_s):
+            watched.append(health_s)
+            return how()
+
+        monkeypatch.setattr(trial.Watch, "healthy", healthy)
+        return watched
+
+    return trying
+
+
+def raising(error):
+    def fails(*_, **__):
+        raise error
+
+    return fails
+
+
+@pytest.mark.parametrize("settled_between", [True, False])
+def test_a_trial_that_failed_is_not_tried_again(pi, wire, tried, settled_between):
+    """systemd starts its unit once more: the release that was gone back from stays so."""
+    layout, plan = pi()
+    expected = stands(layout)
+    watched = tried(layout, raising(PowerCut))
+    layout.plan.write_text(json.dumps(plan | {"health_s": 1}))
+    with pytest.raises(PowerCut):
+        trial.run_trial(layout)
+    if settled_between:
+        trial.settle(layout)
+    assert trial.run_trial(layout) == 0
+    assert trial.run_trial(layout) == 0
+    assert (stands(layout), len(watched)) == (expected, 1)
+    assert [line["outcome"] for line in record.newest(layout, 9)] == ["went back"]
+
+
+def test_a_release_that_was_kept_stays_whatever_fails_behind_the_verdict(pi, wire, tried):
+    """A card that is full by then: what is started once more neither tries nor goes back."""
+    layout, plan = pi()
+    tried(layout, lambda: "")
+    layout.plan.write_text(json.dumps(plan | {"health_s": 1}))
+    layout.history.mkdir()
+    with pytest.raises(OSError, match="history"):
+        trial.run_trial(layout)
+    now = stands(layout)
+    assert now[0] == [f"releases/{PLAN['release']}", f"releases/{PLAN['former']}"]
+    assert trial.run_trial(layout) == 0
+    assert stands(layout) == now
+
+
+def test_a_daily_check_that_cannot_be_started_spoils_no_verdict(pi, wire, monkeypatch):
+    """Somebody has masked it: the release is kept and said to be."""
+    layout, plan = pi()
+    switch.forward(layout, plan)
+    monkeypatch.setattr(switch, "must", raising(RefusedError("masked")))
+    switch.keep(layout, plan)
+    assert not layout.trial.exists()
 
 
 @pytest.mark.parametrize("name", ["3.0.0-nowhere", "", "../releases"])

@@ -5,6 +5,7 @@ import os
 import sys
 
 import pytest
+from sender import __main__ as entrance
 from sender.build import file_at
 from sender.hosts import Host
 from sender.link import Link
@@ -84,6 +85,28 @@ def test_a_link_that_is_lost_says_what_ssh_said_and_what_becomes_of_it(linked):
         "hall: the link was lost: Timeout, server not responding.;"
         " what runs there goes on by itself; try again"
     )
+
+
+def test_a_pi_that_talks_and_talks_stops_nothing(linked):
+    """More on the standard error than any pipe holds, while the reply is waited for."""
+    talk = "sys.stderr.write('x' * (4 << 20))\nsys.stderr.flush()\nsay(done=7)\n"
+    with linked("sys.stdin.readline()\n" + talk + "sys.stdin.readline()\n" + talk) as link:
+        assert link.ask("check") == 7
+
+
+def test_what_a_pi_says_commands_no_terminal(capsys, monkeypatch):
+    """A kiosk that somebody has taken over: its words are read, not obeyed."""
+    said = "hall: \x1b]0;x\x07 \x9b2J\r\x7f über\tall\n"
+    entrance._plain(said)
+    monkeypatch.setattr(sys, "argv", ["make", "status", "--pi", "hall"])
+
+    def refuse(_):
+        raise DeployError(said)
+
+    monkeypatch.setattr(entrance, "_run", refuse)
+    assert entrance.main() == 1
+    out, err = capsys.readouterr()
+    assert out == err == "hall: ?]0;x? ?2J?? über\tall\n\n"
 
 
 def test_without_ssh_it_is_said(linked, monkeypatch, tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from board import checks
+from board import checks, entrance
 from board.layout import Layout
 from sender import link, push
 from sender.hosts import Host, host_named
@@ -329,6 +329,94 @@ def test_an_examination_changes_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
     if not Path("/run/systemd/system").is_dir():
         assert any("first process" in one["what"] for one in found.missing)
+
+
+def test_a_configuration_is_told_as_its_very_bytes(debian):
+    """With the ends of its lines: the sender compares it with the one that was named."""
+    layout, _ = debian
+    layout.settings.parent.mkdir(parents=True)
+    layout.settings.write_bytes(b"[server]\r\nurl = 'x'\r\n")
+    assert checks.examine(layout).settings == "[server]\r\nurl = 'x'\r\n"
+
+
+def test_a_person_of_the_kiosks_name_is_not_taken_for_it(debian, monkeypatch):
+    """Whoever logs in has rights that no service should have, and an uninstall removes the user."""
+    layout, _ = debian
+    for uid, shell, told in ((990, "/usr/sbin/nologin", 0), (1000, "/bin/bash", 1)):
+        user = SimpleNamespace(pw_uid=uid, pw_shell=shell)
+        monkeypatch.setattr(checks.pwd, "getpwnam", lambda _, user=user: user)
+        assert len(checks.examine(layout).missing) == told
+
+
+@pytest.mark.parametrize("word", ["serve", "trial", "settle"])
+def test_what_is_made_there_is_not_made_as_somebody_likes_it(tmp_path, monkeypatch, word):
+    """A strict umask would keep the kiosk out, and modules of a home would be found before any."""
+    seen = []
+
+    def look(*_):
+        seen.extend((os.umask(0o077), str(Path.cwd())))
+        return 0
+
+    monkeypatch.chdir(tmp_path)
+    for module, name in (("session", "serve"), ("trial", "run_trial"), ("trial", "settle")):
+        monkeypatch.setattr(getattr(entrance, module), name, look)
+    before = os.umask(0o077)
+    try:
+        assert entrance.main([word]) == 0
+    finally:
+        os.umask(before)
+    assert seen == [0o022, "/"]
+
+
+RUNNING = {"release": "1.0.0-abc", "active": "active", "settings": "[server]\n"}
+
+
+@pytest.mark.parametrize(
+    ("differs", "zone", "code"),
+    [
+        ({}, "", ""),
+        ({"active": "failed"}, "", ""),
+        ({"active": "activating"}, "", ""),
+        ({"release": "0.9.0-def"}, "", ""),
+        ({"settings": "[camera]\n"}, "", ""),
+        ({}, "Europe/Vienna", ""),
+        ({}, "", "K7QX"),
+    ],
+)
+def test_nothing_is_to_do_only_where_nothing_would_change(
+    monkeypatch, tmp_path, differs, zone, code
+):
+    """A code is handed in, a zone set, and a service that does not run is not called well."""
+    config = tmp_path / "kiosk.toml"
+    config.write_text("[server]\n")
+    asked = []
+
+    class Link:
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def ask(self, name, *_, **__):
+            asked.append(name)
+            if name == "check":
+                place = {"codename": "trixie", "has_settings": True}
+                return facts(**{**RUNNING, **place, **differs})
+            raise DeployError("far enough")
+
+    monkeypatch.setattr(push.Sender, "link", lambda *_: Link())
+    monkeypatch.setattr(push, "release_for", lambda *_: SimpleNamespace(name="1.0.0-abc"))
+    monkeypatch.setattr(push, "time", SimpleNamespace(time=lambda: NOW))
+    sender = push.Sender(REPOSITORY, None, "anna", "desk", code)
+    host = Host("pi", "pi", config=str(config), timezone=zone)
+    if differs or zone or code:
+        with pytest.raises(DeployError, match="far enough"):
+            push.deploy(sender, host, lambda _: None)
+        assert asked == ["check", "sweep"]
+    else:
+        assert push.deploy(sender, host, lambda _: None)
+        assert asked == ["check"]
 
 
 def test_an_old_python_is_refused_by_the_first_lines(tmp_path):

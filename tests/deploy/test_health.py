@@ -1,0 +1,93 @@
+"""What is asked of the kiosk that runs, before the switch and after it."""
+
+import pytest
+from board import health
+from board.layout import Layout, point
+
+GOOD = '{"configuration": "in force"}'
+
+
+@pytest.fixture(autouse=True)
+def _hurried(monkeypatch):
+    monkeypatch.setattr(health, "_LOOK_S", 0.01)
+    monkeypatch.setattr(health, "_START_S", 0.3)
+
+
+@pytest.fixture
+def layout(tmp_path):
+    layout = Layout(tmp_path)
+    layout.kiosk(layout.release("1.0.0")).parent.mkdir(parents=True)
+    point(layout.current, layout.release("1.0.0").relative_to(layout.home))
+    return layout
+
+
+@pytest.mark.parametrize(
+    ("script", "mode", "told"),
+    [
+        (f"#!/bin/sh\necho '{GOOD}'\n", 0o755, {"configuration": "in force"}),
+        ("#!/bin/sh\nexit 1\n", 0o755, {}),
+        ("#!/bin/sh\necho nonsense\n", 0o755, {}),
+        ("#!/bin/sh\necho 7\n", 0o755, {}),
+        ("#!/nowhere/python\n", 0o755, {}),
+        ("", 0o755, {}),
+        (f"#!/bin/sh\necho '{GOOD}'\n", 0o644, {}),
+        (None, 0, {}),
+    ],
+)
+def test_a_release_that_is_spoilt_does_not_keep_another_from_being_tried(
+    layout, script, mode, told
+):
+    """Its command is gone, does not start or answers nonsense: there is nothing to remember."""
+    kiosk = layout.kiosk(layout.release("1.0.0"))
+    if script is not None:
+        kiosk.write_text(script)
+        kiosk.chmod(mode)
+    watch = health.Watch(layout, lambda _: None)
+    watch.remember()
+    assert watch._before == told
+
+
+WELL = {
+    "configuration": "in force",
+    "camera": "running",
+    "frame_age_s": 0.1,
+    "cannot_record": "",
+    "outbox": {"pending": 0},
+    "online": True,
+}
+DARK = {**WELL, "camera": "failed"}
+WAITS = {**WELL, "outbox": {"pending": 12}, "online": False, "link_problem": "refused"}
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "told"),
+    [
+        (WELL, WELL, ""),
+        (WELL, DARK, "camera failed"),
+        (DARK, DARK, ""),
+        (DARK, WAITS, "12 wait, and the server takes nothing: refused"),
+        ({}, DARK, ""),
+        ({}, WAITS, ""),
+        ({}, {}, "it does not answer on its control socket"),
+        (None, DARK, "camera failed"),
+    ],
+)
+def test_what_was_no_better_before_is_not_held_against_a_release(
+    layout, monkeypatch, before, now, told
+):
+    """Least of all by going back to one that does not run at all."""
+    if before is None:
+        layout.current.unlink()
+    watch = health.Watch(layout, lambda _: None)
+    monkeypatch.setattr(watch, "_status", lambda: before)
+    watch.remember()
+    assert watch._problem(now) == told
+
+
+def test_a_kiosk_that_is_starting_is_waited_for(layout, monkeypatch):
+    """It was well before: what the next release does worse is its own doing."""
+    answers = iter([{}, {}, WELL])
+    watch = health.Watch(layout, lambda _: None)
+    monkeypatch.setattr(watch, "_status", lambda: next(answers))
+    watch.remember()
+    assert watch._problem(DARK) == "camera failed"
