@@ -11,7 +11,7 @@ from pathlib import Path
 
 from board import switch
 from board.commands import must, run
-from board.layout import USER, Layout, write
+from board.layout import USER, Layout, point, write
 from board.refusal import RefusedError
 
 Say = Callable[[str], None]
@@ -30,6 +30,7 @@ def furnish(layout: Layout, release: str, timezone: str, say: Say) -> dict[str, 
     steps = (
         _user(),
         _folders(layout),
+        _command(layout),
         _secret(layout),
         _drop_ins(layout, layout.release(release) / "deploy"),
         _time(timezone),
@@ -50,8 +51,11 @@ def register(layout: Layout, release: str, code: str, *, proposed: bool) -> dict
     settings = switch.proposed(layout) if proposed else layout.settings
     kiosk = layout.kiosk(layout.release(release))
     command = (kiosk, "key", "register", "--config", settings)
-    said = must(*_as_service(layout), *command, given=code.encode() + b"\n")
-    return {"said": said.strip()}
+    done = run(*_as_service(layout), *command, given=code.encode() + b"\n")
+    if done.returncode != 0:
+        told = (done.stderr or done.stdout).decode("utf-8", errors="replace").strip()
+        raise RefusedError(told.removeprefix("kiosk: "), "nothing was switched")
+    return {"said": done.stdout.decode("utf-8", errors="replace").strip()}
 
 
 def uninstall(layout: Layout, say: Say, *, lose_events: bool) -> dict[str, list[str]]:
@@ -63,7 +67,7 @@ def uninstall(layout: Layout, say: Say, *, lose_events: bool) -> dict[str, list[
     units = sorted(path.name for path in layout.units.glob("kiosk*.*") if path.is_file())
     for unit in units:
         run("systemctl", "disable", "--now", "--quiet", unit)
-    say(f"stopped: {', '.join(units)}")
+    say(f"stopped: {', '.join(units) or 'nothing, no unit of a kiosk was there'}")
     for path in _ours(layout):
         if path.is_symlink() or path.is_file():
             path.unlink(missing_ok=True)
@@ -112,6 +116,22 @@ def _folders(layout: Layout) -> Iterator[str]:
         folder.chmod(mode)
         os.chown(folder, owner, group)
         yield f"{folder}: made, mode {mode:o}"
+
+
+def _command(layout: Layout) -> Iterator[str]:
+    """`kiosk` on the path; what somebody else has put there stays."""
+    target = layout.kiosk(layout.current)
+    if not os.path.lexists(layout.command):
+        layout.command.parent.mkdir(parents=True, exist_ok=True)
+        point(layout.command, target)
+        yield f"{layout.command}: made, the command of the release that runs"
+    elif not _is_ours(layout):
+        yield f"warning: {layout.command} is somebody else's and stays; the kiosk's is {target}"
+
+
+def _is_ours(layout: Layout) -> bool:
+    link = layout.command
+    return link.is_symlink() and link.readlink() == layout.kiosk(layout.current)
 
 
 def _secret(layout: Layout) -> Iterator[str]:
@@ -176,7 +196,7 @@ def _refuse_while_events_wait(layout: Layout, *, lose_events: bool) -> None:
     if done.returncode != 0 or not said.startswith("0 waiting, 0 set aside"):
         raise RefusedError(
             f"expected no event that only this Pi has, got: {said or done.stderr.decode().strip()}",
-            "bring them out (kiosk outbox export), or say LOSE_EVENTS=1",
+            "bring them out (kiosk outbox export), then say LOSE_EVENTS=1: here they stay queued",
         )
 
 
@@ -191,6 +211,7 @@ def _ours(layout: Layout) -> list[Path]:
         *layout.credential.parent.glob("kiosk.*"),
         *layout.units.glob("kiosk*"),
         *layout.units.glob("*.wants/kiosk*"),
+        *([layout.command] if _is_ours(layout) else []),
     ]
     return named + [layout.root / "etc" / folder / Path(name).name for name, folder, _ in _DROP_INS]
 
