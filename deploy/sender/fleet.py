@@ -17,6 +17,11 @@ from sender.refusal import DeployError
 Say = Callable[[str], None]
 _MARK = "kiosk-answer:"
 _KIOSK = "/opt/kiosk/current/venv/bin/kiosk"
+# With the service's secret: where no daemon runs, the queue and the gallery open with it only.
+_AS_SERVICE = (
+    "systemd-run --quiet --pipe --wait --collect -p User=kiosk"
+    " -p LoadCredentialEncrypted=kiosk.secret -p LoadCredentialEncrypted=kiosk.board-key"
+)
 _CONFIG = "--config /etc/kiosk/kiosk.toml"
 
 
@@ -63,9 +68,9 @@ def doctor(sender: Sender, hosts: Sequence[Host], say: Say) -> int:
     failed = False
     for host in hosts:
         try:
-            # Its user is not there either, and runuser's status would pass for a finding.
+            # Its user is not there either, and systemd-run's status would pass for a finding.
             there = f"[ -x {_KIOSK} ] || {{ echo {_KIOSK}: not found >&2; exit 127; }}"
-            asked = f"runuser -u kiosk -- {_KIOSK} doctor --json {_CONFIG} || [ $? = 1 ]"
+            asked = f"{_AS_SERVICE} {_KIOSK} doctor --json {_CONFIG} || [ $? = 1 ]"
             command = f"{there}; {asked}"
             findings = json.loads(remote(sender.link(host), command))
         except (DeployError, ValueError) as error:
@@ -106,19 +111,30 @@ def enrol(sender: Sender, host: Host, person: str, images: Sequence[Path], say: 
             )
     names = [f"{index}{image.suffix.lower()}" for index, image in enumerate(images)]
     link = sender.link(host)
-    said = b""
     folder = remote(link, "mktemp -d -p /dev/shm").strip()
     place = shlex.quote(folder)
+
+    def as_here(text: str) -> str:
+        """What is said of the pictures, with the names that they have here."""
+        for name, image in zip(names, images, strict=True):
+            text = text.replace(f"{folder}/{name}", str(image))
+        return text
+
     try:
         for name, image in zip(names, images, strict=True):
             remote(link, f"cat >{place}/{shlex.quote(name)}", image.read_bytes())
         pictures = " ".join(f"{place}/{shlex.quote(name)}" for name in names)
-        said = remote(
-            link, f"{_KIOSK} enrol {shlex.quote(person)} {pictures} {_CONFIG}", with_stderr=True
-        ).encode()
+        # Its secret is the service's: where that does not run, no gallery opens.
+        runs = f"[ ! -x {_KIOSK} ] || systemctl is-active --quiet kiosk"
+        asleep = "echo 'expected the kiosk to run, it does not: sudo systemctl start kiosk' >&2"
+        enrols = f"{_KIOSK} enrol {shlex.quote(person)} {pictures} {_CONFIG}"
+        command = f"{{ {runs} || {{ {asleep}; exit 1; }}; }}; {enrols}"
+        said = remote(link, command, with_stderr=True)
+    except DeployError as error:
+        raise DeployError(as_here(error.what), error.hint) from error
     finally:
         remote(link, f"rm -rf {place}")
-    say(said.decode().strip())
+    say(as_here(said).strip())
     return 0
 
 
