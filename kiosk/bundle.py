@@ -115,7 +115,10 @@ def write_bundle(
             f"{path}: expected a new file, one is there", hint="name another"
         ) from error
     except OSError as error:
-        raise UserError(f"{path}: expected to be written, got: {error.strerror}") from error
+        raise UserError(
+            f"{path}: expected to be written, got: {error.strerror}",
+            hint="name a folder that this user may write in, such as /tmp",
+        ) from error
     return list(parts)
 
 

@@ -69,7 +69,8 @@ def ask(
                 # It hung up on whom it does not answer, and has said so in its own journal.
                 raise _not_ours(path) from error
             raise ControlError(
-                f"no daemon answers at {path} ({error})", hint="start it: kiosk run --config FILE"
+                f"no daemon answers at {path} ({error})",
+                hint="start it: sudo systemctl start kiosk",
             ) from error
     if "error" in reply:
         kind = UserError if reply.get("exit_status") == UserError.exit_status else KioskError

@@ -14,7 +14,7 @@ from typing import Any
 from kiosk.errors import ConfigError
 
 _PEM = b"-----BEGIN "
-_AS_THE_USER = "run as the kiosk's user, or mend owner and mode"
+_AS_THE_USER = "run as the kiosk's user (sudo -u kiosk), or mend owner and mode"
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -34,18 +34,24 @@ def _check(path: Path, key: str) -> None:
         raise KioskError(f"{key} {path}: {problem[0]}", hint=problem[1])
 
 
-def folder_problem(path: Path) -> tuple[str, str] | None:
-    """What is wrong with a folder that is there, and what to do about it; None if nothing is."""
+def folder_problem(path: Path, user: int | None = None) -> tuple[str, str] | None:
+    """What is wrong with a folder that is there, and what to do about it; None if nothing is.
+
+    `user`: whose it should be; None for whoever asks.
+    """
+    user = os.geteuid() if user is None else user
     try:
         facts = path.stat()
     except OSError as error:
         return f"expected a folder, got: {_reason(error)}", "mend the path or move it away"
     if not stat.S_ISDIR(facts.st_mode):
         return "expected a folder, got a file", "move it away"
-    if facts.st_uid not in (os.geteuid(), 0):
+    if facts.st_uid not in (user, 0):
+        # Root that took it over would lock the service out.
+        advice = "" if user == 0 else ", or give the folder to it: chown"
         return (
-            f"expected an owner of user id {os.geteuid()}, got {facts.st_uid}",
-            "run as the kiosk's own user, or give the folder to it: chown",
+            f"expected an owner of user id {user}, got {facts.st_uid}",
+            f"run as the kiosk's own user (sudo -u kiosk){advice}",
         )
     if facts.st_mode & 0o022:
         return (

@@ -33,7 +33,7 @@ from kiosk.vision.pipeline import check_embedders
 from kiosk.vision.selection import choose, remembered
 
 Verdict = Literal["ok", "warning", "failed"]
-_AS_THE_USER = "run as the kiosk's user, or mend owner and mode"
+_AS_THE_USER = "run as the kiosk's user (sudo -u kiosk), or mend owner and mode"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +145,7 @@ def _folders(settings: Settings) -> Iterator[Finding]:
         except OSError as error:
             yield Finding(what, "failed", f"{folder}: {error.strerror}", _AS_THE_USER)
             continue
-        problem = folder_problem(folder) if nearest == folder else None
+        problem = folder_problem(folder, _owner(paths.state_dir)) if nearest == folder else None
         if problem is not None:
             yield Finding(what, "failed", f"{folder}: {problem[0]}", problem[1])
         elif nearest.is_dir() and os.access(nearest, os.W_OK):
@@ -153,6 +153,12 @@ def _folders(settings: Settings) -> Iterator[Finding]:
         else:
             found = f"{folder} cannot be written by this user"
             yield Finding(what, "failed", found, _AS_THE_USER)
+
+
+def _owner(state_dir: str) -> int | None:
+    """Whose the folders should be: root looks for the kiosk's user, to whom the state belongs."""
+    state = Path(state_dir)
+    return state.stat().st_uid if os.geteuid() == 0 and state.is_dir() else None
 
 
 def _figures(settings: Settings) -> Iterator[Finding]:
@@ -236,13 +242,14 @@ def _daemon(settings: Settings) -> Iterator[Finding]:
     """Whether it runs, and whether it gets rid of what it records."""
     try:
         if not daemon_listens(settings.paths.runtime_dir):
-            yield Finding("daemon", "warning", "not running", "kiosk run --config FILE")
+            yield Finding("daemon", "warning", "not running", "sudo systemctl start kiosk")
             return
         status = ask(settings.paths.runtime_dir, "status")
     except KioskError as error:
         yield Finding("daemon", "failed", error.message, error.hint)
         return
     yield Finding("daemon", "ok", "answers on its control socket")
+    yield from _picture(status["camera"])
     yield _disk(status)
     queue = queue_words(status["outbox"])
     if status["online"] is False:
@@ -257,6 +264,18 @@ def _daemon(settings: Settings) -> Iterator[Finding]:
         yield Finding("delivery", "warning", f"the server refused events: {queue}", advice)
     else:
         yield Finding("delivery", "ok", queue)
+
+
+def _picture(state: str) -> Iterator[Finding]:
+    """Whether the daemon gets frames: a camera that is there may bring none."""
+    if state.startswith("failed"):
+        advice = "cable and supply first; since when: journalctl -u kiosk -x -p err"
+        yield Finding("picture", "failed", state.removeprefix("failed: "), advice)
+    elif state == "ended":
+        advice = "restart the daemon, or set replay_loops = 0"
+        yield Finding("picture", "warning", "the replay is over, nobody is seen any more", advice)
+    elif state == "running":
+        yield Finding("picture", "ok", "frames come")
 
 
 def _certificates(settings: Settings) -> Iterator[Finding]:

@@ -42,6 +42,11 @@ OUTBOX_FILE = "outbox.db"
 log = logging.getLogger(__name__)
 
 _GALLERY_CONTEXT = "gallery/1"
+_FROM_SYSTEMD = (
+    "after make deploy systemd keeps it: start the daemon, or say sudo systemd-run --pipe --wait"
+    " -p User=kiosk -p LoadCredentialEncrypted=kiosk.secret kiosk ...; elsewhere restore it from a"
+    " backup"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,7 +272,7 @@ def _check_identity(folder: Path) -> None:
         if sealed and not (folder / name).exists():
             raise VaultError(
                 f"{folder}: {name} expected beside {' and '.join(sealed)}, nothing is there",
-                hint="restore it from a backup, or move the sealed files away and begin anew",
+                hint=_FROM_SYSTEMD if name == KEY_FILE else "restore it from a backup",
             )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from board import switch
 from board.commands import must, run
-from board.layout import SERVICE, USER, Layout, folders, write
+from board.layout import SERVICE, USER, Layout, folders, point, write
 from board.refusal import RefusedError
 
 Say = Callable[[str], None]
@@ -35,6 +35,7 @@ def furnish(layout: Layout, release: str, timezone: str, say: Say) -> dict[str, 
     steps = (
         _user(),
         _folders(layout),
+        _command(layout),
         _secret(layout),
         _drop_ins(layout, layout.release(release) / "deploy"),
         _time(timezone),
@@ -55,8 +56,11 @@ def register(layout: Layout, release: str, code: str, *, proposed: bool) -> dict
     settings = switch.proposed(layout) if proposed else layout.settings
     kiosk = layout.kiosk(layout.release(release))
     command = (kiosk, "key", "register", "--config", settings)
-    said = must(*_as_service(layout), *command, given=code.encode() + b"\n")
-    return {"said": said.strip()}
+    done = run(*_as_service(layout), *command, given=code.encode() + b"\n")
+    if done.returncode != 0:
+        told = (done.stderr or done.stdout).decode("utf-8", errors="replace").strip()
+        raise RefusedError(told.removeprefix("kiosk: "), "nothing was switched")
+    return {"said": done.stdout.decode("utf-8", errors="replace").strip()}
 
 
 def uninstall(layout: Layout, say: Say, *, lose_events: bool) -> dict[str, list[str]]:
@@ -76,7 +80,8 @@ def uninstall(layout: Layout, say: Say, *, lose_events: bool) -> dict[str, list[
     ours = _ours(layout, units)
     for unit in units:
         run("systemctl", "disable", "--now", "--quiet", unit)
-    say(f"stopped: {', '.join(units)}")
+    there = [unit for unit in units if (layout.units / unit).exists()]
+    say(f"stopped: {', '.join(there) or 'nothing, no unit of a kiosk was there'}")
     for path in ours:
         if path.is_dir() and not path.is_symlink():
             # What it cannot remove is told below, and the rest goes all the same.
@@ -126,6 +131,22 @@ def _folders(layout: Layout) -> Iterator[str]:
         folder.chmod(mode)
         os.chown(folder, owner, group)
         yield f"{folder}: made, mode {mode:o}"
+
+
+def _command(layout: Layout) -> Iterator[str]:
+    """`kiosk` on the path; what somebody else has put there stays."""
+    target = layout.kiosk(layout.current)
+    if not os.path.lexists(layout.command):
+        layout.command.parent.mkdir(parents=True, exist_ok=True)
+        point(layout.command, target)
+        yield f"{layout.command}: made, the command of the release that runs"
+    elif not _is_ours(layout):
+        yield f"warning: {layout.command} is somebody else's and stays; the kiosk's is {target}"
+
+
+def _is_ours(layout: Layout) -> bool:
+    link = layout.command
+    return link.is_symlink() and link.readlink() == layout.kiosk(layout.current)
 
 
 def _secret(layout: Layout) -> Iterator[str]:
@@ -196,7 +217,7 @@ def _refuse_while_events_wait(layout: Layout, *, lose_events: bool) -> None:
         told = f"a queue, and no {kiosk} that can tell"
     raise RefusedError(
         f"expected no event that only this Pi has, got: {told}",
-        "bring them out (kiosk outbox export), or say LOSE_EVENTS=1",
+        "bring them out (kiosk outbox export), then say LOSE_EVENTS=1: here they stay queued",
     )
 
 
@@ -218,7 +239,8 @@ def _ours(layout: Layout, units: list[str]) -> list[Path]:
     for unit in units:
         named += [*layout.units.glob(f"{unit}*"), *layout.units.glob(f"*.wants/{unit}")]
     catalogue = layout.root / "usr/lib/systemd/catalog/kiosk.catalog"
-    return [*named, catalogue, layout.root / "run/kiosk", layout.home]
+    command = [layout.command] if _is_ours(layout) else []
+    return [*named, catalogue, layout.root / "run/kiosk", *command, layout.home]
 
 
 def _is_there(path: Path) -> bool:

@@ -96,6 +96,11 @@ class Layout:
         return self.root / "var/lib/kiosk"
 
     @property
+    def command(self) -> Path:
+        """The running release's command, on everybody's path: the documents say `kiosk`."""
+        return self.root / "usr/local/bin/kiosk"
+
+    @property
     def units(self) -> Path:
         """Where systemd reads its units."""
         return self.root / "etc/systemd/system"

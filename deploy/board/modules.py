@@ -13,6 +13,9 @@ PACKAGES = {
     "picamera2": "python3-picamera2",
     "lgpio": "python3-lgpio",
 }
+_WITHOUT = {
+    "systemd": ": it goes on, and journalctl -x and KIOSK_EVENT= find nothing of the kiosk's"
+}
 
 
 def see_to(wanted: dict[str, str], say: Callable[[str], None]) -> dict[str, str]:
@@ -35,7 +38,8 @@ def see_to(wanted: dict[str, str], say: Callable[[str], None]) -> dict[str, str]
                 f" {outcome[name]}",
                 "install it by hand, or change the configuration",
             )
-        say(f"{PACKAGES[name]}: absent ({outcome[name]})")
+        meaning = _WITHOUT.get(name, "") if how == "wanted" else ""
+        say(f"{PACKAGES[name]}: absent ({outcome[name]}){meaning}")
     return outcome
 
 

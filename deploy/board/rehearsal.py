@@ -47,6 +47,7 @@ def rehearse(layout: Layout, release: str, say: Say, *, proposed: bool) -> dict[
     lines = told.stderr.decode("utf-8", errors="replace").strip().splitlines()
     if told.returncode != 0:
         why = lines[-1].removeprefix("kiosk.errors.ConfigError: ") if lines else "no word"
+        why = why.removeprefix(f"{settings}: ")
         raise RefusedError(f"this release, with {settings}: {why}", _UNCHANGED)
     for line in told.stdout.decode("utf-8", errors="replace").splitlines():
         # What it names and is not there yet: the daemon starts without, and says so.

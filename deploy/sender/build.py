@@ -21,6 +21,7 @@ from sender.refusal import DeployError
 Say = Callable[[str], None]
 # Zip knows no earlier time.
 _EARLIEST = 315_532_800
+_FROM_PYPI = "the first deploy fetches from PyPI: see to this machine's network, or pip's index"
 _TARGETS = {"aarch64": "aarch64", "x86_64": "x86_64"}
 # Newest first; bookworm's C library is 2.36, trixie's 2.41.
 _GLIBC = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_24", "manylinux_2_17", "manylinux2014")
@@ -195,4 +196,7 @@ def run(*command: str | Path, at: Path | None = None, env: Mapping[str, str] | N
     )
     if done.returncode != 0:
         lines = (done.stderr or done.stdout).decode("utf-8", errors="replace").splitlines()
-        raise DeployError(f"{' '.join(words[:4])}: {' | '.join(lines[-6:])}")
+        # Five tries at a network that is away say nothing that the last line does not.
+        lines = [line for line in lines if not line.startswith("WARNING: Retrying")] or lines
+        hint = _FROM_PYPI if "pip" in words[:4] else ""
+        raise DeployError(f"{' '.join(words[:4])}: {' | '.join(lines[-6:])}", hint)

@@ -43,9 +43,9 @@ def commit_of(checkout: Path, *, allow_dirty: bool) -> Commit:
     changed = [entry for entry in _git(checkout, *status).split("\0") if entry and _counts(entry)]
     if changed and not allow_dirty:
         first = ascii(changed[0][3:])
+        differ = "1 file differs" if len(changed) == 1 else f"{len(changed)} files differ"
         raise DeployError(
-            f"expected a checkout without uncommitted changes, {len(changed)} files differ"
-            f" (the first: {first})",
+            f"expected a checkout without uncommitted changes, {differ} (the first: {first})",
             "commit or stash them, or say DIRTY=1: the release is marked with it",
         )
     commit = _snapshot(checkout, head) if changed else head

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import subprocess
 from collections.abc import Callable, Sequence
@@ -19,6 +20,18 @@ _MARK = "kiosk-answer:"
 _KIOSK = "/opt/kiosk/current/venv/bin/kiosk"
 # Many pictures on a slow board take minutes; the table of all others does not wait longer for one.
 _LIMIT_S = 600.0
+# With the service's secret: where no daemon runs, the queue and the gallery open with it only.
+_AS_SERVICE = (
+    "systemd-run --quiet --pipe --wait --collect -p User=kiosk"
+    " -p LoadCredentialEncrypted=kiosk.secret -p LoadCredentialEncrypted=kiosk.board-key"
+)
+# A picture there: its number, and its own suffix.
+_SENT = re.compile(r"\S*/tmp\.\w+/(\d+)\.\w*")
+# The gallery is open with the daemon only, and is asked for through it.
+_AWAKE = (
+    f"[ ! -x {_KIOSK} ] || systemctl is-active --quiet kiosk ||"
+    " { echo 'expected the kiosk to run, it does not: sudo systemctl start kiosk' >&2; exit 1; }"
+)
 _CONFIG = "--config /etc/kiosk/kiosk.toml"
 
 
@@ -65,9 +78,9 @@ def doctor(sender: Sender, hosts: Sequence[Host], say: Say) -> int:
     failed = False
     for host in hosts:
         try:
-            # Its user is not there either, and runuser's status would pass for a finding.
+            # Its user is not there either, and systemd-run's status would pass for a finding.
             there = f"[ -x {_KIOSK} ] || {{ echo {_KIOSK}: not found >&2; exit 127; }}"
-            asked = f"runuser -u kiosk -- {_KIOSK} doctor --json {_CONFIG} || [ $? = 1 ]"
+            asked = f"{_AS_SERVICE} {_KIOSK} doctor --json {_CONFIG} || [ $? = 1 ]"
             command = f"{there}; {asked}"
             findings = json.loads(remote(sender.link(host), command))
         except (DeployError, ValueError) as error:
@@ -107,7 +120,7 @@ def enrol(sender: Sender, host: Host, person: str, images: Sequence[Path], say: 
                 f"IMAGES: expected a picture, {str(image)!r} is none", "name files here"
             )
     pictures = [image.read_bytes() for image in images]
-    names = [shlex.quote(f"{index}{image.suffix.lower()}") for index, image in enumerate(images)]
+    names = [f"{index}{image.suffix.lower()}" for index, image in enumerate(images)]
     # One command, which takes them away itself: it does so when the link is lost, too. Of a picture
     # that did not come whole nothing is enrolled.
     begin = 'd=$(mktemp -d -p /dev/shm) && trap "exit 1" HUP TERM && trap "rm -rf $d" EXIT'
@@ -116,9 +129,18 @@ def enrol(sender: Sender, host: Host, person: str, images: Sequence[Path], say: 
         for name, picture in zip(names, pictures, strict=True)
     ]
     there = " ".join(f'"$d"/{name}' for name in names)
-    asked = f"{_KIOSK} enrol {shlex.quote(person)} {there} {_CONFIG}"
-    command = " && ".join((begin, *takes, asked))
-    say(remote(sender.link(host), command, b"".join(pictures), with_stderr=True).strip())
+    command = " && ".join((begin, *takes, f"{{ {_AWAKE}; }}"))
+    command += f" && {_KIOSK} enrol {shlex.quote(person)} {there} {_CONFIG}"
+
+    def as_here(text: str) -> str:
+        """What is said of the pictures, with the names that they have here."""
+        return _SENT.sub(lambda found: str(images[int(found[1])]), text)
+
+    try:
+        said = remote(sender.link(host), command, b"".join(pictures), with_stderr=True)
+    except DeployError as error:
+        raise DeployError(as_here(error.what), error.hint) from error
+    say(as_here(said).strip())
     return 0
 
 

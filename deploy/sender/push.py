@@ -18,6 +18,7 @@ from sender.refusal import DeployError
 Say = Callable[[str], None]
 # A clock that differs by more is worth a word: certificates and estimated times hang on it.
 _CLOCK_S = 300.0
+_UNKNOWN_KEY = "a server that does not know the key takes nothing; kiosk-server invite makes a code"
 _SAMPLE = "copy deploy/kiosk.example.toml, set server.url and [camera], and say CONFIG="
 
 
@@ -45,6 +46,8 @@ def deploy(sender: Sender, host: Host, say: Say) -> bool:
     _tell(facts, host, say)
     settings = _settings(facts, host) if ours is None else ours
     modules = _modules(settings)
+    if not facts["release"] and not sender.code and _signs(settings):
+        say(f"warning: server.key_id is set, and there is no CODE=: {_UNKNOWN_KEY}")
     target = Target(facts["codename"], facts["python"], facts["machine"])
     release = release_for(sender.checkout, sender.commit, target, say)
     if _stands(facts, host, release, settings) and not sender.code:
@@ -219,14 +222,23 @@ def _settings(facts: dict[str, Any], host: Host) -> bytes:
     return str(facts["settings"]).encode()
 
 
-def _modules(settings: bytes) -> dict[str, str]:
-    """Modules of the operating system, and what this configuration makes of each."""
+def _signs(settings: bytes) -> bool:
+    """Whether the kiosk will sign what it sends."""
+    return bool(_table(settings, "server").get("key_id"))
+
+
+def _table(settings: bytes, name: str) -> dict[str, Any]:
+    """A table of the configuration, empty where it has none; DeployError if it is no TOML."""
     try:
-        found = tomllib.loads(settings.decode("utf-8"))
+        found = tomllib.loads(settings.decode("utf-8")).get(name, {})
     except ValueError as error:
         raise DeployError(f"the configuration: expected TOML, got: {error}", _SAMPLE) from error
-    camera = found.get("camera", {})
-    source = camera.get("source", "picamera2") if isinstance(camera, dict) else "picamera2"
+    return found if isinstance(found, dict) else {}
+
+
+def _modules(settings: bytes) -> dict[str, str]:
+    """Modules of the operating system, and what this configuration makes of each."""
+    source = _table(settings, "camera").get("source", "picamera2")
     return {
         "systemd": "wanted",
         "picamera2": "needed" if source == "picamera2" else "not needed",

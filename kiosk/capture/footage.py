@@ -15,6 +15,7 @@ from kiosk.types import Pixels
 # By name in a folder, where notes and checksums lie beside the images.
 _IMAGES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".pgm", ".ppm", ".tif", ".tiff", ".webp"})
 _HINT = "camera.replay.path takes a video file, a folder of images, or one image"
+_OPEN = "the kiosk's user must be able to read it; the service sees nothing below /home"
 
 
 def check(path: Path) -> None:
@@ -119,7 +120,8 @@ def _video(path: Path) -> Iterator[Pixels]:
 
 
 def _unreadable(path: Path, error: OSError) -> CameraError:
-    return CameraError(f"{path}: cannot be read: {error.strerror}", hint=_HINT)
+    hint = _OPEN if isinstance(error, PermissionError) else _HINT
+    return CameraError(f"{path}: cannot be read: {error.strerror}", hint=hint)
 
 
 def _undecodable(path: Path) -> CameraError:

@@ -123,9 +123,12 @@ def self_check(options: argparse.Namespace) -> int:
 
 def _faults(status: dict[str, Any]) -> Iterator[str]:
     """What somebody should look at."""
-    if status["state"] != "running":
-        why = status["cannot_record"] or f"camera {status['camera']}"
-        yield f"state {status['state']}: {why}"
+    why = status["cannot_record"]
+    if not why and status["camera"] != "running":
+        why = f"camera {status['camera']}"
+    # A refused configuration degrades it too, and has a line of its own.
+    if status["state"] != "running" and (why or status["configuration"] == "in force"):
+        yield f"state {status['state']}: {why or 'it is ending'}"
     if status["configuration"] != "in force":
         yield f"configuration refused: {status['configuration']}"
     if status["fallback"] is not None:

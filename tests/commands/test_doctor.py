@@ -4,6 +4,7 @@ import json
 import socket
 import socketserver
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -157,29 +158,60 @@ def test_a_daemon_of_another_user_is_no_daemon_that_is_off(findings, monkeypatch
     assert (found["verdict"], found["found"]) == ("failed", "not for you")
 
 
+@pytest.fixture
+def answering(tmp_path):
+    """A daemon that answers `status`, while the context lasts."""
+
+    @contextmanager
+    def run(*, online=None, aside=0, camera="running"):
+        status = {
+            "online": online,
+            "outbox": {"pending": 3, "quarantined": aside, "settled": 0, "oldest_ms": None},
+            "cannot_record": "",
+            "disk": {"used": 0.5, "free_bytes": 10**9, "reserve": 1.0, "ballast": True},
+            "camera": camera,
+        }
+        answers, clock = {"status": lambda _: status}, SystemClock()
+        server = ControlServer(str(tmp_path / "run"), answers, clock=clock, beat=lambda *_: None)
+        server.open()
+        stop = threading.Event()
+        thread = threading.Thread(target=server.run, args=(stop,), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            server.close()
+            thread.join()
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("camera", "verdict", "words"),
+    [
+        ("running", "ok", "frames come"),
+        ("failed: /dev/video0: no frame", "failed", "/dev/video0: no frame"),
+        ("ended", "warning", "the replay is over"),
+    ],
+)
+def test_a_daemon_without_a_picture_is_told(findings, answering, camera, verdict, words):
+    """A camera that is there may bring nothing: doctor says what the daemon sees of it."""
+    with answering(camera=camera):
+        found = findings()["picture"]
+    assert found["verdict"] == verdict
+    assert words in found["found"]
+    assert bool(found["advice"]) is (verdict != "ok")
+
+
 @pytest.mark.parametrize(
     ("online", "aside", "verdict"),
     [(None, 0, "ok"), (True, 0, "ok"), (True, 2, "warning"), (False, 0, "warning")],
 )
-def test_a_daemon_that_cannot_deliver_is_told(findings, tmp_path, online, aside, verdict):
+def test_a_daemon_that_cannot_deliver_is_told(findings, answering, online, aside, verdict):
     """A server that answers doctor may still refuse the daemon: the daemon is asked too."""
-    outbox = {"pending": 3, "quarantined": aside, "settled": 0, "oldest_ms": None}
-    disk = {"used": 0.5, "free_bytes": 10**9, "reserve": 1.0, "ballast": True}
-    status = {"online": online, "outbox": outbox, "cannot_record": "", "disk": disk}
-    server = ControlServer(
-        str(tmp_path / "run"),
-        {"status": lambda _: status},
-        clock=SystemClock(),
-        beat=lambda *_: None,
-    )
-    server.open()
-    stop = threading.Event()
-    thread = threading.Thread(target=server.run, args=(stop,), daemon=True)
-    thread.start()
-    found = findings()
-    stop.set()
-    server.close()
-    thread.join()
+    with answering(online=online, aside=aside):
+        found = findings()
     assert found["daemon"]["verdict"] == "ok"
     assert found["delivery"]["verdict"] == verdict
     assert "3 waiting" in found["delivery"]["found"]

@@ -88,7 +88,7 @@ def test_an_uncommitted_file_is_refused_by_its_name_in_plain_letters(checkout, k
     assert told.isascii()
     assert told.isprintable()
     assert ascii(os.fsdecode(HOSTILE[kind])) in told
-    assert "1 files differ" in told
+    assert "1 file differs" in told
     assert "say DIRTY=1" in told
 
 

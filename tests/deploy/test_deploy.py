@@ -30,6 +30,8 @@ def test_a_fresh_pi_becomes_a_kiosk(site):
     modes = site.machine.run("stat", "-c", "%a %U", "/var/lib/kiosk", "/etc/credstore.encrypted")
     assert modes.stdout.split("\n")[:2] == ["700 kiosk", "700 root"]
     assert not site.machine.run("find", "/var/lib/kiosk", "-name", "device.secret").stdout
+    # As the documents say it.
+    assert site.machine.run("runuser", "-u", "kiosk", "--", "/usr/local/bin/kiosk", "status").stdout
 
 
 @pytest.mark.parametrize("unit", ["kiosk", "kiosk-check", "kiosk-settle", "kiosk-reboot"])
@@ -68,6 +70,28 @@ def test_the_same_again_changes_nothing(site):
     _, said = site.make("deploy")
     assert "nothing to do" in said
     assert site.running() == before
+
+
+def test_a_code_is_handed_in_by_the_same_release_too(site):
+    """A first deploy without one is mended by the same command with it: a wrong one is told."""
+    before = site.running()
+    status, said = site.make("deploy", "CODE=AAAA-AAAA-AAAA-AAAA", check=False)
+    assert status != 0
+    assert "expected the key to be taken, got status 403" in said
+    assert "systemd-run" not in said
+    assert site.running() == before
+
+
+def test_what_wants_the_daemon_says_that_it_does_not_run(site):
+    """Doctor opens the gallery with the service's secret; pictures have no one to go to."""
+    site.machine.run("systemctl", "stop", "kiosk")
+    _, said = site.make("doctor", check=False)
+    picture = site.checkout.folder / "kiosk/demo/people/obama.jpg"
+    status, told = site.make("enrol", "PERSON=anna", f"IMAGES={picture}", check=False)
+    site.machine.run("systemctl", "start", "kiosk")
+    assert "device.secret" not in said
+    assert status != 0
+    assert "expected the kiosk to run, it does not: sudo systemctl start kiosk" in told
 
 
 def test_people_and_punches_survive_the_next_release(site):
@@ -321,6 +345,7 @@ def test_an_uninstalled_pi_has_no_template_and_no_key(site):
         "/etc/kiosk",
         "/var/lib/kiosk",
         "/etc/credstore.encrypted/kiosk.secret",
+        "/usr/local/bin/kiosk",
     ):
         assert not site.machine.exists(path), path
     assert site.machine.run("id", "kiosk", check=False).returncode != 0
