@@ -22,6 +22,7 @@ _CHRONY = """local stratum 8
 allow {pi}
 bindaddress {host}
 cmdport 0
+bindcmdaddress /
 pidfile {folder}/chronyd.pid
 """
 
