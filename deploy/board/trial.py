@@ -23,7 +23,7 @@ Say = Callable[[str], None]
 UNIT = "kiosk-trial.service"
 # Nobody sets it: what is looked for happens in another process.
 _PAUSE = threading.Event()
-_LOOK_S = 0.3
+_LOOK_S = 1.0
 _JOURNAL_LINES = "15"
 
 

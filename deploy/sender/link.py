@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import json
-import re
+import select
 import shlex
 import shutil
 import subprocess
 import tempfile
 import zipfile
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -30,9 +31,8 @@ _OPTIONS = (
 )
 # Tools there may speak another language, and what they say is looked at.
 _ENGLISH = "export LC_ALL=C"
-# A login script may print, before and without an end to its line.
-_MARK = "kiosk-deploy:"
-_FOLDER = re.compile(rf"{_MARK}(/\S+)\s*\Z")
+# From here to the first word of a shell there.
+_OPENING_S = 120.0
 # ssh ends so soon once the program there has ended.
 _LAST_WORDS_S = 5.0
 _CAUSES = (
@@ -79,22 +79,33 @@ class Link:
         self._opening = {"who": who, "from": origin}
         self._running: subprocess.Popen[bytes] | None = None
         self._stderr: IO[bytes] = io.BytesIO()
+        self._open = False
+        # What a login, or a shell there, printed: it may say why there is no reply.
+        self._printed: deque[bytes] = deque(maxlen=20)
 
     def __enter__(self) -> Link:
-        folder = self._sent_program()
+        program = zipped(self._board)
         sudo = "" if self.host.user == "root" else "sudo -n "
-        # The system's own Python: another one on the path would name another version.
-        serve = f"{sudo}/usr/bin/python3 -B {folder}/board.pyz serve"
-        # Removed at the end, whichever way that comes. A login script may leave a line open.
-        script = f"{_ENGLISH}; echo; trap 'rm -rf {folder}' EXIT; {serve}"
+        # A login script may leave a line open. The program lies in memory where there is such a
+        # place (a full card or a read-only one is told in words) until the end, however that comes.
+        # The system's own Python runs it: another one on the path would name another version.
+        script = (
+            f"{_ENGLISH}; echo; d=$(mktemp -d -p /dev/shm 2>/dev/null || mktemp -d)"
+            f' && trap "rm -rf $d" EXIT && head -c {len(program)} >$d/board.pyz'
+            f" && {sudo}/usr/bin/python3 -B $d/board.pyz serve"
+        )
+        command = self.ssh(script)
         # A file takes whatever comes: a pipe that nobody reads would stop all of it one day.
         self._stderr = tempfile.TemporaryFile()
         self._running = subprocess.Popen(
-            self.ssh(script), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr
         )
         try:
+            self._write(program)
             self._send(self._opening)
+            self._await_opening()
             self._reply(lambda _: None)
+            self._open = True
         except BaseException:
             self._end()
             raise
@@ -146,23 +157,11 @@ class Link:
                 progress(file.path.name, sent, file.size)
         self._reply(lambda _: None)
 
-    def _sent_program(self) -> str:
-        # In memory where there is such a place: a full card or a read-only one is told in words.
-        script = (
-            f"{_ENGLISH}; umask 077; d=$(mktemp -d -p /dev/shm 2>/dev/null || mktemp -d)"
-            f" && cat >$d/board.pyz && echo {_MARK}$d"
-        )
-        program = zipped(self._board)
-        try:
-            done = subprocess.run(
-                self.ssh(script), input=program, capture_output=True, timeout=120, check=False
-            )
-        except subprocess.TimeoutExpired as error:
-            raise DeployError(f"{self.host.name}: no answer within 120 s") from error
-        folder = _FOLDER.search(done.stdout.decode("utf-8", errors="replace"))
-        if done.returncode != 0 or folder is None:
-            raise self.cause(done.stderr + done.stdout, "the connection failed")
-        return shlex.quote(folder[1])
+    def _await_opening(self) -> None:
+        """Wait for the first word: somebody may answer there who never says any."""
+        stream = self._process.stdout
+        if stream is not None and not select.select([stream], [], [], _OPENING_S)[0]:
+            raise DeployError(f"{self.host.name}: expected an answer within {_OPENING_S:g} s")
 
     def _send(self, request: dict[str, Any]) -> None:
         self._write(json.dumps(request).encode() + b"\n")
@@ -186,6 +185,8 @@ class Link:
                 raise self._failed(told)
             elif "done" in told:
                 return told["done"]
+            else:
+                self._printed.append(line)
         raise self._lost()
 
     def _failed(self, told: dict[str, Any]) -> DeployError:
@@ -208,11 +209,13 @@ class Link:
             told = _reply_in(line)
             if "failed" in told:
                 return self._failed(told)
+            self._printed.append(line)
         process.wait()
         self._stderr.seek(0)
-        return self.cause(
-            self._stderr.read(), "the link was lost", "what runs there goes on by itself; try again"
-        )
+        said = self._stderr.read()
+        if not self._open:
+            return self.cause(b"".join(self._printed) + said, "the connection failed")
+        return self.cause(said, "the link was lost", "what runs there goes on by itself; try again")
 
     def cause(self, said: bytes, otherwise: str, hint: str = "") -> DeployError:
         """What ssh's words mean, and what to do; `otherwise` where they are not known."""
