@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,13 +43,14 @@ class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def key_of(
     entries: Sequence[ModelEntry], models: Models, cpu: Cpu, faces: Sequence[GoldenFace]
 ) -> Key:
-    """All that decides about a measurement.
+    """All that decides about a measurement, and by which files it was come to.
 
-    Size and time of change stand beside each pinned hash, so that a file that was refused is
-    looked at again once somebody puts another one there.
+    A new release brings the same models as other files: only for one that was refused do size and
+    time of change count, so that it is looked at again once somebody puts another one there.
     """
     return {
-        "models": {entry.id: [entry.sha256, *_on_disk(entry.path)] for entry in entries},
+        "models": {entry.id: entry.sha256 for entry in entries},
+        "files": {entry.id: _on_disk(entry.path) for entry in entries},
         "fed": {entry.id: _fed(entry) for entry in entries},
         "golden": _digest(faces),
         "limits": {name: [limit.least, limit.mean] for name, limit in LIMITS.items()},
@@ -69,7 +70,8 @@ def read_choice(path: Path, key: Key) -> tuple[Measured, ...] | None:
     except (VaultError, msgspec.MsgspecError, RecursionError) as error:
         _ignored(path, str(error))
         return None
-    differs = [name for name in key if document.key.get(name) != key[name]]
+    refused = {found.id for found in document.measured if found.refused}
+    differs = [name for name in key if _differs(name, document.key.get(name), key[name], refused)]
     if differs:
         log.info("model.cache_outdated", extra={"fields": {"changed": ",".join(differs)}})
         return None
@@ -90,6 +92,12 @@ def write_choice(path: Path, key: Key, measured: Sequence[Measured]) -> None:
         write_atomic(path, msgspec.json.format(msgspec.json.encode(document)))
     except VaultError as error:
         log.warning("model.cache_not_written", extra={"fields": {"reason": str(error)}})
+
+
+def _differs(name: str, old: object, new: Any, refused: Set[str]) -> bool:
+    if name != "files" or not isinstance(old, dict):
+        return bool(old != new)
+    return any(old.get(model) != new.get(model) for model in refused)
 
 
 def _is_possible(found: Measured, *, golden: bool) -> bool:

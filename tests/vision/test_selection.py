@@ -192,6 +192,15 @@ def test_a_file_that_changed_since_is_seen_at_a_cached_start(put_int8, choice, t
     assert told["model.refused"]["model"] == "tiny-int8", "named again at every start"
 
 
+def test_a_release_with_the_same_models_measures_nothing_anew(put_int8, choice, stopped):
+    """Its files have other times of change; what is chosen does not change with each deploy."""
+    path, _ = put_int8()
+    choice()
+    os.utime(path, (1, 1))
+    _, told = choice(clock=stopped)
+    assert told["model.selected"]["cached"] is True
+
+
 def test_a_file_that_was_put_right_is_looked_at_again(put_int8, choice):
     """A refusal is not remembered beyond the file that earned it."""
     path, _ = put_int8()
