@@ -21,6 +21,7 @@ from kiosk.control import ask, daemon_listens
 from kiosk.errors import CameraError, KioskError, LinkDownError, UplinkPausedError
 from kiosk.files import lacks, pem_problem, replaceable_problem
 from kiosk.folder import folder_problem
+from kiosk.lastgood import load_or_last
 from kiosk.outbox.room import FILLING
 from kiosk.people import AS_SAVED
 from kiosk.reach import reach
@@ -51,14 +52,23 @@ class Finding:
 
 
 def examine(path: Path) -> list[Finding]:
-    """Every check that can be made here and now; without a configuration those that need none."""
+    """Every check that can be made here and now; without a configuration those that need none.
+
+    Where the file does not check, the daemon goes on with the last one that did, and is looked at
+    by that.
+    """
     findings = [_software(), _clock(), _liveness()]
     try:
         settings = config.load(path)
+        findings.append(Finding("configuration", "ok", str(path)))
     except KioskError as error:
         problems = getattr(error, "problems", ()) or (str(error),)
-        return [*findings, *(Finding("configuration", "failed", text) for text in problems)]
-    findings.append(Finding("configuration", "ok", str(path)))
+        findings += [Finding("configuration", "failed", text) for text in problems]
+        try:
+            settings = load_or_last(path).settings
+        except KioskError:
+            return findings
+        findings.append(Finding("last configuration", "ok", "in force: the last one that checked"))
     findings += [*_models(settings), *_folders(settings), *_figures(settings), _camera(settings)]
     findings += [*_daemon(settings), *_certificates(settings), *_server(settings)]
     return [*findings, *_gallery(settings)]

@@ -41,8 +41,10 @@ def host_named(name: str, folder: Path, said: dict[str, str]) -> Host:
         host = replace(host, **_settings(file))
     host = replace(host, **_said(said))
     hint = f"say it on the command line, or in deploy/hosts (see {_EXAMPLE})"
-    if not _ADDRESS.fullmatch(host.address):
+    # One colon makes no IPv6 address.
+    if not _ADDRESS.fullmatch(host.address) or host.address.count(":") == 1:
         hint = "say PI=HOST PI_USER=NAME" if "@" in host.address else hint
+        hint = "say PI=HOST PI_PORT=22" if ":" in host.address else hint
         raise DeployError(f"PI: expected a host's name or address, got {host.address!r}", hint)
     if not _USER.fullmatch(host.user):
         raise DeployError(f"PI_USER: expected a user's name, got {host.user!r}", hint)

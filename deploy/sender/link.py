@@ -58,6 +58,8 @@ _CAUSES = (
      "check PI= and the name service"),
     ("Connection refused", "expected an ssh server at port {port}, none answers",
      "switch it on: sudo systemctl enable --now ssh"),
+    ("Network is unreachable", "expected a way to it, this machine has none",
+     "is this machine on its network? check PI="),
     ("No route to host", "expected a way to it, there is none", "is it on, and on this network?"),
     ("Connection timed out", "expected an answer, got none", "is it on, and on this network?"),
     ("Operation timed out", "expected an answer, got none", "is it on, and on this network?"),

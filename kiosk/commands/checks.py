@@ -104,9 +104,10 @@ def run_doctor(options: argparse.Namespace) -> int:
 def _bundle(options: argparse.Namespace, findings: list[Finding]) -> None:
     from kiosk.bundle import write_bundle
     from kiosk.clock import SystemClock
+    from kiosk.lastgood import load_or_last
 
     try:
-        settings = load(options.config)
+        settings = load_or_last(options.config).settings
     except ConfigError:
         # The findings say it.
         settings = None

@@ -254,3 +254,18 @@ def test_figures_that_nobody_can_keep_are_told(findings, tmp_path):
     found = findings(more=table.replace("kiosk.prom", "none/kiosk.prom"))["figures"]
     assert found["verdict"] == "failed"
     assert f"expected a folder at '{tmp_path}/none', there is none" in found["found"]
+
+
+def test_a_configuration_that_is_refused_hides_nothing_else(findings, tmp_path):
+    """The daemon goes on with the last one that checked; how that does is told all the same."""
+    found = findings(more="[recognition]\nthreshold = 7\n")
+    assert found["configuration"]["verdict"] == "failed"
+    assert "daemon" not in found
+    state = tmp_path / "state"
+    state.mkdir(exist_ok=True)
+    good = next(tmp_path.rglob("*.toml")).read_text().replace("threshold = 7", "threshold = 0.5")
+    (state / "config.good.toml").write_text(good)
+    found = findings(more="[recognition]\nthreshold = 7\n")
+    assert found["configuration"]["verdict"] == "failed"
+    assert found["last configuration"]["verdict"] == "ok"
+    assert {"daemon", "camera", "server"} <= set(found)

@@ -42,6 +42,7 @@ HOSTILE = [
     "a;b",
     "-",
     "pi@host",
+    "host:22",
     "x" * 300,
     "хост",
     "\udcff",
