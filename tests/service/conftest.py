@@ -66,6 +66,7 @@ def service_files(name="kiosk", config=CONFIG, drop_in=""):
             unit = unit.replace(f"{key}=kiosk", f"{key}={name}")
         unit = unit.replace("/etc/kiosk/", f"/etc/{name}/")
         config += f'[paths]\nstate_dir = "/var/lib/{name}"\nruntime_dir = "/run/{name}"\n'
+    config += f'[metrics]\nfile = "/run/{name}/kiosk.prom"\n'
     return {
         f"/etc/systemd/system/{name}.service": unit,
         f"/etc/systemd/system/{name}.service.d/here.conf": HERE + drop_in,

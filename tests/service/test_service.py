@@ -51,6 +51,14 @@ def test_the_service_has_the_least_rights(running):
     assert machine.run("stat", "-c", "%a %U", "/var/lib/kiosk").stdout.strip() == "700 kiosk"
 
 
+def test_figures_can_be_kept_where_the_sandbox_lets_it_write(running):
+    """In its own folder below /run, which a collector of its group may read."""
+    machine = running.machine
+    machine.until("the figures", lambda: machine.exists("/run/kiosk/kiosk.prom"))
+    modes = machine.run("stat", "-c", "%a %U %G", "/run/kiosk", "/run/kiosk/kiosk.prom").stdout
+    assert modes.splitlines() == ["750 kiosk kiosk", "644 kiosk kiosk"]
+
+
 def test_the_exposure_is_at_most_1_3(running):
     """systemd's own judgement of the units as they are loaded."""
     for unit, most in (("kiosk.service", 1.3),):
