@@ -56,8 +56,10 @@ def deploy(sender: Sender, host: Host, say: Say) -> bool:
     say(f"release {release.name} ({facts['release'] or 'none'} runs there)")
     with sender.link(host) as link:
         link.ask("sweep", say)
-        send(link, [release.parcel, *release.wheels], say)
-        _unpack(link, sender, release, say)
+        # Another configuration alone brings no files.
+        if release.name != facts["release"]:
+            send(link, [release.parcel, *release.wheels], say)
+            _unpack(link, sender, release, say)
         link.ask("modules", say, wanted=modules)
         link.ask("furnish", say, release=release.name, timezone=host.timezone)
         # Compared there: somebody may have deployed another one while this release was built.

@@ -120,6 +120,19 @@ def test_a_rollback_goes_back(site):
     assert (site.link("current"), site.link("previous")) == (old, new)
 
 
+@pytest.mark.system
+def test_another_configuration_brings_no_files(site):
+    """It is tried and watched all the same, and is in force afterwards."""
+    text = site.config.read_text()
+    site.config.write_text(text.replace("repeat_window_s = 0", "repeat_window_s = 1"))
+    _, said = site.make("deploy", f"CONFIG={site.config}")
+    assert "sending" not in said
+    assert "golden faces" in said
+    assert "is healthy and stays" in said
+    there = site.machine.run("cat", "/etc/kiosk/kiosk.toml").stdout
+    assert there == site.config.read_text()
+
+
 @contextmanager
 def limited(site, rate):
     """No faster than that, either way: what goes to the Pi and what it answers."""

@@ -21,7 +21,7 @@ from system.network import HOST, PI, Network
 PEOPLE = "/srv/people"
 # Nobody comes for so many frames after each walk-up: an emulated core embeds a face in seconds, and
 # has other work.
-_NOBODY = 60
+_NOBODY = 30
 _NOBODY_COMES = f"""
 [[camera.replay]]
 path = "{PEOPLE}/nobody"
@@ -32,6 +32,7 @@ _SLOWLY = """
 [models]
 prefer = "exact"
 embedder = "mobilefacenet-int8-nhwc-u8"
+threads = 1
 [limits]
 memory_mb = 0
 """
@@ -55,7 +56,7 @@ class Product:
     def _configure(self):
         """Frames at a pace that emulation holds."""
         text = self.site.config.read_text()
-        text = text.replace("replay_loops = 0", "replay_loops = 0\nframes_per_s = 2\n#")
+        text = text.replace("replay_loops = 0", "replay_loops = 0\nframes_per_s = 1\n#")
         text = text.replace("[camera]", "[camera]\nframe_timeout_s = 30").replace("#\n", "")
         text = text.replace("seconds = 2.0", "seconds = 8.0")
         self.site.config.write_text(text + _NOBODY_COMES + _SLOWLY)
