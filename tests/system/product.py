@@ -59,6 +59,8 @@ class Product:
         text = text.replace("replay_loops = 0", "replay_loops = 0\nframes_per_s = 1\n#")
         text = text.replace("[camera]", "[camera]\nframe_timeout_s = 30").replace("#\n", "")
         text = text.replace("seconds = 2.0", "seconds = 8.0")
+        # From one frame with a face to the next it may take as long as a visit's end elsewhere.
+        text = text.replace("repeat_window_s = 0", "repeat_window_s = 0\nvisit_gap_s = 12")
         self.site.config.write_text(text + _NOBODY_COMES + _SLOWLY)
 
     def furnish(self):

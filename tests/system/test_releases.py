@@ -135,8 +135,8 @@ def test_what_shows_beforehand_is_not_switched_to(product, what):
         site.checkout.change(*change)
     else:
         bad = site.folder / "bad.toml"
-        bad.write_text(site.config.read_text() + "[recognition]\nthreshold = 7\n")
-        bad.write_text(bad.read_text().replace("[recognition]\nrepeat_window_s = 0\n", ""))
+        text = site.config.read_text()
+        bad.write_text(text.replace("[recognition]\n", "[recognition]\nthreshold = 7\n"))
         variables = [f"CONFIG={bad}"]
     status, said = site.make("deploy", *variables, check=False, health_s=HEALTH_S)
     assert status != 0
