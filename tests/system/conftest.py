@@ -1,13 +1,11 @@
-"""The virtual Pi's disk, made once for all tests, and a network for each file."""
+"""The virtual Pi's disk, made once for all tests, and what was deployed to it once."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from system import image as disk_image
-from system.network import Network
 from system.packages import UnavailableError
 from system.product import Deployed, deployed
 
@@ -23,17 +21,6 @@ def image() -> disk_image.Image:
         pytest.skip(str(error))
 
 
-@pytest.fixture(scope="module")
-def network(image, tmp_path_factory) -> Iterator[Network]:
-    """A network for one machine at a time."""
-    try:
-        opened = Network(tmp_path_factory.mktemp("network"), CACHE / "chrony")
-    except UnavailableError as error:
-        pytest.skip(str(error))
-    with opened:
-        yield opened
-
-
 @pytest.fixture(scope="session")
 def once(image, tmp_path_factory) -> Deployed:
     """The first release, deployed once for all that run side by side."""
@@ -41,4 +28,7 @@ def once(image, tmp_path_factory) -> Deployed:
     # Each of several workers has a folder of its own in theirs.
     if os.environ.get("PYTEST_XDIST_WORKER"):
         shared = shared.parent
-    return deployed(image, shared / "deployed", CACHE / "chrony")
+    try:
+        return deployed(image, shared / "deployed", CACHE / "chrony")
+    except UnavailableError as error:
+        pytest.skip(str(error))

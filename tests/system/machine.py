@@ -225,14 +225,6 @@ class VirtualPi:
         self.ssh("(sleep 1; echo c >/proc/sysrq-trigger) </dev/null >/dev/null 2>&1 &")
         until("a kernel that stopped", lambda: self.console().count(_PANIC) > before, HANG_S)
 
-    def until(self, what: str, command: str, within_s: float = HANG_S) -> None:
-        """Look until a command succeeds in it."""
-
-        def succeeds() -> bool:
-            return self.ssh(command, check=False).returncode == 0
-
-        until(what, succeeds, within_s)
-
     def monitor(self, command: str) -> str:
         """Have QEMU's own monitor run a command ("set_link network off"); what it says."""
         with socket.socket(socket.AF_UNIX) as connection:

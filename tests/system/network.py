@@ -118,14 +118,6 @@ class Network:
     def link_up(self) -> None:
         self.run("ip", "link", "set", TAP, "up")
 
-    def limit(self, rate: str | None) -> None:
-        """What goes to the Pi goes at this rate ("10mbit") at most; None for no limit."""
-        if rate is None:
-            self.run("tc", "qdisc", "delete", "dev", TAP, "root")
-        else:
-            tbf = ("tbf", "rate", rate, "burst", "32kb", "latency", "400ms")
-            self.run("tc", "qdisc", "replace", "dev", TAP, "root", *tbf)
-
     def close(self) -> None:
         for process in reversed(self._started):
             end(process)

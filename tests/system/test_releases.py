@@ -3,6 +3,7 @@
 import pytest
 
 from deploy.site import until
+from system.network import PI
 from system.product import HEALTH_S
 
 pytestmark = pytest.mark.system
@@ -31,6 +32,13 @@ def test_a_fresh_card_becomes_a_kiosk(once):
     assert once.state == "running"
     level = float(once.security.rsplit("exposure level for kiosk.service:", 1)[1].split()[0])
     assert level <= 1.3
+
+
+def test_there_is_no_way_out(product):
+    """The Pi reaches the test's own side and no other: all that was deployed came by ssh."""
+    routes = product.pi.ssh("ip route").stdout.splitlines()
+    assert len(routes) == 1
+    assert PI in routes[0]
 
 
 def test_a_walk_up_is_recorded_outside(product):
