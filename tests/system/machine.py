@@ -227,9 +227,21 @@ class VirtualPi:
 
     def monitor(self, command: str) -> str:
         """Have QEMU's own monitor run a command ("set_link network off"); what it says."""
-        with socket.socket(socket.AF_UNIX) as connection:
+
+        def answers() -> socket.socket | None:
+            """It has just been started, perhaps."""
+            connection = socket.socket(socket.AF_UNIX)
+            try:
+                connection.connect(str(self._monitor))
+            except OSError:
+                connection.close()
+                return None
+            return connection
+
+        connection = until("QEMU's monitor", answers, HANG_S)
+        assert isinstance(connection, socket.socket)
+        with connection:
             connection.settimeout(HANG_S)
-            connection.connect(str(self._monitor))
             with connection.makefile("rwb") as stream:
                 stream.readline()
                 _ask(stream, "qmp_capabilities")
