@@ -27,6 +27,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from kiosk.errors import ModelError
 from kiosk.lab.calibrate import Method
+from kiosk.lab.ties import write_without_ties
 from kiosk.vision.weights import check_file
 
 Kind = Literal["S8", "U8"]
@@ -49,7 +50,8 @@ class Recipe:
 
     `activations` and `weights`: signed or unsigned 8 bits. Signed activations are symmetric
     (zero point 0), unsigned ones not. `reduce_range`: weights of 7 bits. `exclude`: names of
-    nodes that stay in FP32. The calibration fields mean nothing to the dynamic method.
+    nodes that stay in FP32. `tie_free_sums`: scales of sums such that every processor rounds them
+    to the same side (kiosk/lab/ties.py). The calibration fields mean nothing to the dynamic method.
     """
 
     method: Literal["static", "dynamic"] = "static"
@@ -62,6 +64,7 @@ class Recipe:
     percentile: float = PERCENTILE
     op_types: tuple[str, ...] = ("Conv", "Gemm", "MatMul", "Add")
     exclude: tuple[str, ...] = ()
+    tie_free_sums: bool = False
 
     def document(self) -> dict[str, Any]:
         """The JSON and YAML form."""
@@ -96,6 +99,10 @@ def quantised(model: onnx.ModelProto, recipe: Recipe, ranges: Path | None) -> on
     with tempfile.TemporaryDirectory() as scratch, _quietly():
         source, target = Path(scratch) / "model.onnx", Path(scratch) / "quantised.onnx"
         onnx.save(model, source)
+        if recipe.tie_free_sums and ranges is not None and "Add" in recipe.op_types:
+            calibrated, ranges = ranges, Path(scratch) / "even.json"
+            kind, left_out = recipe.activations, recipe.exclude
+            write_without_ties(model, calibrated, ranges, activations=kind, exclude=left_out)
         try:
             if recipe.method == "dynamic":
                 _dynamic(source, target, recipe, model.graph.node)
