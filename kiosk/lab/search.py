@@ -200,7 +200,7 @@ class Search:
             for node in graph.graph.node
             if node.name.startswith(PART) and node.op_type in _OP_TYPES
         )
-        plain = Recipe(activations=kind, op_types=_OP_TYPES, exclude=exclude)
+        plain = Recipe(activations=kind, op_types=_OP_TYPES, exclude=exclude, tie_free_sums=True)
         recipes = [
             replace(plain, calibration=method, percentile=percentile)
             for method, percentile in self._calibrations

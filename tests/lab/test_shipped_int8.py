@@ -9,10 +9,13 @@ import yaml
 
 from kiosk.lab.quantise import check_weights, in_int8
 from kiosk.lab.rebuild import rebuild
+from kiosk.lab.ties import LEAST_MARGIN
 from kiosk.vision.canary import check_entry
 from kiosk.vision.manifest import load_manifest, shipped_models_dir
+from lab.sums import sums_of
 
 LEAST_LAYERS = 49
+RESIDUAL_SUMS = 12
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +59,16 @@ def test_all_but_the_first_layer_are_in_8_bits(entries):
         assert eight >= LEAST_LAYERS
         assert layers - eight <= 1
         check_weights(model)
+
+
+def test_every_processor_rounds_the_residual_sums_alike(entries):
+    """No pair of 8-bit values whose sum is not clipped lies near a tie, in any file."""
+    for entry in entries:
+        sums = sums_of(onnx.load(entry.path))
+        assert len(sums) == RESIDUAL_SUMS
+        for one in sums:
+            assert one.margin() >= LEAST_MARGIN
+            assert (one.in_float32() == one.in_fixed_point()).all()
 
 
 def test_every_file_passed_the_gate(record):
