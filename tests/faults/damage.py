@@ -26,7 +26,7 @@ from kiosk.identity import ID_FILE, device, open_vault
 from kiosk.outbox.store import Outbox
 from kiosk.types import Punch
 from kiosk.vault import KEY_FILE, Vault
-from outbox.conftest import StillClock
+from outbox.punching import StillClock
 
 PAGE = 1024
 ACCOUNT = "account"

@@ -21,7 +21,7 @@ from kiosk.outbox.store import Outbox
 from kiosk.types import Envelope, Punch, Receipt, ReceiptStatus
 from kiosk.vault import Vault
 from kiosk.wire.jsontext import read_object
-from outbox.conftest import DEVICE, Punches, StillClock
+from outbox.punching import DEVICE, Punches, StillClock
 
 FILE = "outbox.db"
 _END_S = 60.0

@@ -23,7 +23,7 @@ from kiosk.uplink.post import Poster
 from kiosk.uplink.sender import Sender
 from kiosk.vault import Vault
 from kiosk.wire.signing import Signer
-from outbox.conftest import Punches, StillClock
+from outbox.punching import Punches, StillClock
 
 KEY_ID = "hall-1"
 _END_S = 60.0

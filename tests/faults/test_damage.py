@@ -12,7 +12,7 @@ import pytest
 from faults.damage import KEYS, Outcome, Truth, live_on
 from faults.worker import FILE
 from kiosk.spare import SPARE_FILE
-from outbox.conftest import START_MS
+from outbox.punching import START_MS
 
 # A SQLite integer of six bytes, as a row holds the time of a punch; an event id begins with the
 # same, but goes on with its version.

@@ -22,7 +22,7 @@ from kiosk.outbox import database
 from kiosk.outbox.store import Outbox
 from kiosk.types import Envelope, Punch, Receipt, ReceiptStatus
 from kiosk.vault import Vault
-from outbox.conftest import DEVICE, Punches, StillClock
+from outbox.punching import DEVICE, Punches, StillClock
 
 FILE = "outbox.db"
 STOPPED = 74

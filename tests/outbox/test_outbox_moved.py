@@ -7,7 +7,7 @@ import pytest
 from kiosk.errors import OutboxError
 from kiosk.types import Receipt, ReceiptStatus
 from kiosk.wire import message
-from outbox.conftest import DEVICE
+from outbox.punching import DEVICE
 
 HERE = "2f6a1d8e-0d43-4f51-8d0b-7a3c5e9b1f42"
 

@@ -225,7 +225,7 @@ def loaded(product, bug, seconds=40):
 def send(product):
     """The tests' own machinery, as it is, to where the writer runs."""
     tests = REPOSITORY / "tests"
-    names = ["faults", "outbox/conftest.py", "system/writer.py"]
+    names = ["faults", "outbox/punching.py", "system/writer.py"]
     archive = subprocess.run(
         ["tar", "-C", tests, "-cf", "-", *names], capture_output=True, check=True
     ).stdout
