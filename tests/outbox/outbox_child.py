@@ -9,7 +9,7 @@ import sys
 import threading
 from pathlib import Path
 
-import conftest  # the punches and the clock of this folder's tests
+import punching  # the punches and the clock of this folder's tests
 from kiosk.outbox.store import Outbox
 from kiosk.types import Receipt, ReceiptStatus
 from kiosk.vault import Vault
@@ -19,12 +19,12 @@ CARELESS_BATCH = 50
 
 def main() -> None:
     folder, seed, manner = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-    clock = conftest.StillClock()
-    punches = conftest.Punches(clock, rng=random.Random(seed))
+    clock = punching.StillClock()
+    punches = punching.Punches(clock, rng=random.Random(seed))
     outbox = Outbox(
         folder / "outbox.db",
         vault=Vault(bytes(range(32))),
-        device_id=conftest.DEVICE,
+        device_id=punching.DEVICE,
         signer=None,
         clock=clock,
     )

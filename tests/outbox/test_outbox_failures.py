@@ -42,16 +42,16 @@ def test_a_full_disk_records_nothing_and_breaks_nothing(outbox, punches, ask):
 CHILD = """
 import resource, sys
 sys.path.insert(0, sys.argv[2])
-import conftest
+import punching
 from pathlib import Path
 from kiosk.errors import OutboxBrokenError
 from kiosk.outbox.store import Outbox
 from kiosk.vault import Vault
 
-clock = conftest.StillClock()
-punches = conftest.Punches(clock)
+clock = punching.StillClock()
+punches = punching.Punches(clock)
 path = Path(sys.argv[1])
-outbox = Outbox(path, vault=Vault(bytes(range(32))), device_id=conftest.DEVICE, signer=None,
+outbox = Outbox(path, vault=Vault(bytes(range(32))), device_id=punching.DEVICE, signer=None,
                 clock=clock)
 outbox.start()
 print(outbox.put(punches.make()))

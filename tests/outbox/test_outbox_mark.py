@@ -21,14 +21,14 @@ FRAME = 24 + 1024
 CHILD = """
 import os, sys
 sys.path.insert(0, sys.argv[2])
-import conftest
+import punching
 from pathlib import Path
 from kiosk.outbox.store import Outbox
 from kiosk.vault import Vault
 
-clock = conftest.StillClock()
-punches = conftest.Punches(clock)
-outbox = Outbox(Path(sys.argv[1]), vault=Vault(bytes(range(32))), device_id=conftest.DEVICE,
+clock = punching.StillClock()
+punches = punching.Punches(clock)
+outbox = Outbox(Path(sys.argv[1]), vault=Vault(bytes(range(32))), device_id=punching.DEVICE,
                 signer=None, clock=clock)
 outbox.start()
 for _ in range(int(sys.argv[3])):
