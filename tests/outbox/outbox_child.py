@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 import punching  # the punches and the clock of this folder's tests
+
 from kiosk.outbox.store import Outbox
 from kiosk.types import Receipt, ReceiptStatus
 from kiosk.vault import Vault
