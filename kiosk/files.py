@@ -14,7 +14,7 @@ from typing import Any
 from kiosk.errors import ConfigError
 
 _PEM = b"-----BEGIN "
-_AS_THE_USER = "run as the kiosk's user (sudo -u kiosk), or mend owner and mode"
+AS_THE_USER = "run as the kiosk's user (sudo -u kiosk), or mend owner and mode"
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def _hint_for(error: OSError) -> str:
                 " deploy/kiosk.example.toml there and edit it"
             )
         case PermissionError():
-            return f"{_AS_THE_USER}: it and the folders above it must be open to this user"
+            return f"{AS_THE_USER}: it and the folders above it must be open to this user"
         case IsADirectoryError():
             return "name the file in it"
     return "see that the disk and the path are right"
@@ -53,7 +53,7 @@ def pem_problem(path: Path) -> tuple[str, str] | None:
     except (FileNotFoundError, NotADirectoryError):
         return "expected a PEM file, there is none", "put it there or mend the configuration"
     except PermissionError:
-        return "expected a PEM file, this user may not read it", _AS_THE_USER
+        return "expected a PEM file, this user may not read it", AS_THE_USER
     except IsADirectoryError:
         return "expected a PEM file, it is a folder", "name the file in it"
     except (OSError, ValueError) as error:

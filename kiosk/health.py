@@ -19,7 +19,7 @@ from kiosk.commands.outbox import disk_words, queue_words
 from kiosk.config import Settings
 from kiosk.control import ask, daemon_listens
 from kiosk.errors import CameraError, KioskError, LinkDownError, UplinkPausedError
-from kiosk.files import lacks, pem_problem, replaceable_problem
+from kiosk.files import AS_THE_USER, lacks, pem_problem, replaceable_problem
 from kiosk.folder import folder_problem
 from kiosk.lastgood import load_or_last
 from kiosk.outbox.room import FILLING
@@ -34,7 +34,6 @@ from kiosk.vision.pipeline import check_embedders
 from kiosk.vision.selection import choose, remembered
 
 Verdict = Literal["ok", "warning", "failed"]
-_AS_THE_USER = "run as the kiosk's user (sudo -u kiosk), or mend owner and mode"
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +152,7 @@ def _folders(settings: Settings) -> Iterator[Finding]:
         try:
             nearest = next(p for p in (folder, *folder.parents) if p.exists())
         except OSError as error:
-            yield Finding(what, "failed", f"{folder}: {error.strerror}", _AS_THE_USER)
+            yield Finding(what, "failed", f"{folder}: {error.strerror}", AS_THE_USER)
             continue
         problem = folder_problem(folder, _owner(paths.state_dir)) if nearest == folder else None
         if problem is not None:
@@ -162,7 +161,7 @@ def _folders(settings: Settings) -> Iterator[Finding]:
             yield Finding(what, "ok", f"{folder} can be written")
         else:
             found = f"{folder} cannot be written by this user"
-            yield Finding(what, "failed", found, _AS_THE_USER)
+            yield Finding(what, "failed", found, AS_THE_USER)
 
 
 def _owner(state_dir: str) -> int | None:
@@ -225,7 +224,7 @@ def _gallery(settings: Settings) -> Iterator[Finding]:
         return
     except OSError as error:
         found = f"{settings.paths.state_dir}: expected to be open to this user, got:"
-        yield Finding("gallery", "failed", f"{found} {error.strerror}", _AS_THE_USER)
+        yield Finding("gallery", "failed", f"{found} {error.strerror}", AS_THE_USER)
         return
     if listing["standing"] == AS_SAVED:
         yield Finding("gallery", "ok", AS_SAVED)
