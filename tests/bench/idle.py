@@ -134,9 +134,13 @@ def tell():
                 used = share(process.pid, _SHARE_S)
                 seen = status(config)["counts"].get("frames", 0) - before
                 memory, threads, files = size(process.pid)
+                process.kill()
+            with daemon(folder, frames) as (_, again_s, _):
+                pass
             print(
                 f"  {what}: {100 * used:.1f} %, {seen} of {_SHARE_S * RATE:.0f} frames looked at,"
-                f" {memory:.0f} MiB, {threads} threads, {files} files; ready in {ready_s:.2f} s"
+                f" {memory:.0f} MiB, {threads} threads, {files} files;"
+                f" ready in {ready_s:.2f} s, after a SIGKILL in {again_s:.2f} s"
             )
 
 
