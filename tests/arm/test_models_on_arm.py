@@ -21,6 +21,8 @@ EIGHT_BITS = [name for name in HERE if "int8" in name]
 YARDSTICK = "mobilefacenet-fp32"
 LEAST_OF_THE_GATE = 0.98
 SIGNED_QDQ = "mobilefacenet-int8-qdq-s8"
+IN_FLOAT = pytest.mark.xfail(reason="x86 computes most of it in float: 0.9987", strict=True)
+AS_X86 = [pytest.param(m, marks=IN_FLOAT) if m == SIGNED_QDQ else m for m in EIGHT_BITS]
 IN_INTEGERS = {"session.qdqisint8allowed": "1"}
 """onnxruntime on x86 computes most of a signed QDQ graph in float unless it may compute in 8 bits;
 unsigned ones, and integer operators, it computes in 8 bits as ARM does."""
@@ -65,6 +67,14 @@ def least_cosine(one, other):
     return float(np.sum(one.astype(np.float64) * other, axis=1).min())
 
 
+def same_as(on, model_id, cpu, here, least):
+    """Hold a board against this machine, or tell only where its 8-bit sums are others."""
+    cosine = least_cosine(on(model_id, cpu), on(model_id, here))
+    if int8_excuse():
+        pytest.skip(f"told only ({int8_excuse()}): cosine of {model_id} to {cpu} {cosine:.6f}")
+    assert cosine >= least
+
+
 @pytest.mark.parametrize("cpu", BOARDS)
 @pytest.mark.parametrize("model_id", EXACT)
 def test_fp32_is_the_same_on_a_board(model_id, cpu, on):
@@ -86,20 +96,19 @@ def test_int8_stays_near_fp32_on_a_board(model_id, cpu, on):
 
 
 @pytest.mark.parametrize("cpu", BOARDS)
-@pytest.mark.parametrize("model_id", EIGHT_BITS)
+@pytest.mark.parametrize("model_id", AS_X86)
 def test_int8_is_the_same_on_x86_with_vnni(model_id, cpu, on):
     """Where x86 sums 8-bit products as ARM does, an INT8 file gives the same to three nines."""
-    here = "integers" if model_id == SIGNED_QDQ else "x86"
-    cosine = least_cosine(on(model_id, cpu), on(model_id, here))
-    if int8_excuse():
-        pytest.skip(f"told only ({int8_excuse()}): cosine of {model_id} to {cpu} {cosine:.6f}")
-    assert cosine >= 0.999
+    same_as(on, model_id, cpu, "x86", 0.999)
+
+
+@pytest.mark.parametrize("cpu", BOARDS)
+def test_signed_qdq_in_8_bits_is_the_same(cpu, on):
+    """Where x86 is told to compute a signed QDQ file in 8 bits, it gives what ARM does."""
+    same_as(on, SIGNED_QDQ, cpu, "integers", 0.999)
 
 
 @pytest.mark.parametrize("cpu", BOARDS)
 def test_signed_qdq_in_float_stays_near(cpu, on):
     """As the daemon on x86 runs it, a signed QDQ file rounds some ties to the other side."""
-    cosine = least_cosine(on(SIGNED_QDQ, cpu), on(SIGNED_QDQ, "x86"))
-    if int8_excuse():
-        pytest.skip(f"told only ({int8_excuse()}): cosine to {cpu} {cosine:.6f}")
-    assert cosine >= 0.995
+    same_as(on, SIGNED_QDQ, cpu, "x86", 0.995)
