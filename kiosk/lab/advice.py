@@ -223,7 +223,7 @@ def _cpu(facts: Facts) -> Advice | None:
             f"This CPU ({facts.architecture or 'x86'}) has no VNNI: U8S8 products saturate in 16"
             " bits.",
             "The same file gives other embeddings here than on ARM or with VNNI, as a rule worse"
-            " ones; the daemon's sessions do not saturate, and take longer for it.",
+            " ones; in QDQ format the daemon's sessions do not saturate, and take longer for it.",
             "Judge in the reference arithmetic or on the board; use reduce_range or U8U8 if this"
             " machine is to run it.",
         )

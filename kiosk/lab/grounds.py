@@ -137,8 +137,15 @@ def _reaches_beyond_7_bits(weights: Sequence[_Weights]) -> bool:
 
 
 def _is_exact(net: Net) -> bool:
-    """Signed activations in QOperator format have a kernel that does not saturate on x86."""
-    zeros = [node.input[2] for node in net.nodes if node.op_type in _OPERATORS]
+    """Signed activations alone, whose 8-bit kernel does not saturate on x86.
+
+    Quantised there by QuantizeLinear (unsigned where it names no zero point) or in the operator.
+    """
+    zeros = [
+        node.input[2] if len(node.input) > 2 else ""
+        for node in net.nodes
+        if node.op_type in {"QuantizeLinear", *_OPERATORS}
+    ]
     return bool(zeros) and all(
         net.is_constant(name) and net.value(name).dtype == np.int8 for name in zeros
     )
@@ -186,8 +193,9 @@ def profile_advice(
         graph = graphs[model.name]
         shares = {row.kind: row.share for row in model.timings[0].operators}
         facts = replace(graph_facts(graph, cpu), prelu_share=shares.get("PRelu"))
-        # The daemon's sessions, which are what is timed, do not saturate.
-        facts = replace(facts, saturates=None)
+        if facts.format == "QDQ":
+            # The daemon's sessions, which are what is timed, do not saturate in such a graph.
+            facts = replace(facts, saturates=None)
         if plain and model.name not in plain:
             first = found.against if found.against in plain else plain[0]
             facts = replace(facts, bytes_fp32=size_of(graphs[first]), bytes_int8=size_of(graph))

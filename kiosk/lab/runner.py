@@ -16,11 +16,12 @@ from kiosk.lab.subject import Subject
 from kiosk.types import FloatArray
 from kiosk.vision.embed import preprocess
 from kiosk.vision.manifest import InputSpec
+from kiosk.vision.session import INTEGERS
 
 Arithmetic = Literal["native", "reference"]
-"""native: as this machine's kernels compute. reference: every QDQ operator as ONNX defines it.
+"""native: as this machine's integer kernels compute. reference: each QDQ operator as ONNX has it.
 
-x86 without VNNI multiplies 8-bit numbers through saturating 16-bit sums; ARM and VNNI do not. A
+x86 without VNNI multiplies U8 by S8 through saturating 16-bit sums; ARM and VNNI do not. A
 QDQ graph run without any fusion rounds to 8 bits where the graph says so and multiplies in float,
 which gives what ARM gives (apart from rounding of ties), on every machine.
 """
@@ -55,7 +56,7 @@ def session_of(
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if arithmetic == "reference":
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    for key, value in (entries or {}).items():
+    for key, value in {**INTEGERS, **(entries or {})}.items():
         options.add_session_config_entry(key, value)
     if profile is not None:
         options.enable_profiling, options.profile_file_prefix = True, profile

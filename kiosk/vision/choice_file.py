@@ -22,7 +22,7 @@ from kiosk.vision.canary import LIMITS, GoldenFace
 from kiosk.vision.cpu import Cpu
 from kiosk.vision.manifest import ModelEntry
 from kiosk.vision.measure import Measured
-from kiosk.vision.session import RUNTIME
+from kiosk.vision.session import INTEGERS, RUNTIME
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def key_of(
         "fed": {entry.id: _fed(entry) for entry in entries},
         "golden": _digest(faces),
         "limits": {name: [limit.least, limit.mean] for name, limit in LIMITS.items()},
-        "runtime": RUNTIME,
+        "runtime": [RUNTIME, INTEGERS],
         "cpu": cpu.document(),
         "threads": models.threads,
         "prefer": models.prefer,

@@ -16,6 +16,9 @@ from kiosk.vision.manifest import ModelEntry
 from kiosk.vision.weights import check_file
 
 RUNTIME = f"onnxruntime {ort.__version__}"
+INTEGERS = {"session.qdqisint8allowed": "1"}
+"""A signed QDQ graph is computed in the 8-bit integers that were judged, as onnxruntime does by
+itself on ARM. On x86 it would make some of them unsigned and compute the others in float."""
 
 
 def verified_bytes(entry: ModelEntry) -> bytes:
@@ -70,22 +73,23 @@ def runtime_session(
     entries: Mapping[str, str] | None = None,
     profile: str | None = None,
 ) -> ort.InferenceSession:
-    """A session of onnxruntime with the daemon's settings, whose INT8 products do not saturate.
+    """A session of onnxruntime with the daemon's settings.
 
-    Where VNNI is, that setting is left out: onnxruntime would heed it there too, for slower
-    kernels and nothing won. `entries` are further session entries, `profile` the prefix of a
-    profile file. Raises whatever onnxruntime raises.
+    INT8 is computed in integers on every machine (`INTEGERS`), and the products of a QDQ graph do
+    not saturate. Where VNNI is, the setting against that is left out: onnxruntime would heed it
+    there too, for slower kernels and nothing won. `entries` are further session entries, `profile`
+    the prefix of a profile file. Raises whatever onnxruntime raises.
     """
 
     def load(more: Mapping[str, str]) -> ort.InferenceSession:
-        options = _options(threads, {**more, **(entries or {})})
+        options = _options(threads, {**INTEGERS, **more, **(entries or {})})
         if profile is not None:
             options.enable_profiling, options.profile_file_prefix = True, profile
         return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
     if read_cpu().saturates:
-        # S8S8 in QOperator form has no kernel for the setting, and is exact without it: what
-        # cannot be loaded with it is loaded below, or fails there by name.
+        # S8S8 has no kernel for the setting, and is exact without it: what cannot be loaded with
+        # it is loaded below, or fails there by name.
         with contextlib.suppress(Exception):
             return load({"session.x64quantprecision": "1"})
     return load({})

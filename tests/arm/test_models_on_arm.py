@@ -7,11 +7,10 @@ from arm.emulator import embeddings
 from arm.root import BOARDS, UnavailableError, ready
 from bench.machine import int8_excuse
 from kiosk.lab.runner import embeddings as embeddings_here
-from kiosk.lab.runner import session_of
 from kiosk.vision.embed import preprocess
 from kiosk.vision.manifest import load_manifest, shipped_models_dir
 from kiosk.vision.picture import load_picture
-from kiosk.vision.session import verified_bytes
+from kiosk.vision.session import runtime_session, verified_bytes
 
 pytestmark = pytest.mark.emulated
 
@@ -20,12 +19,6 @@ EXACT = [name for name in HERE if "fp32" in name]
 EIGHT_BITS = [name for name in HERE if "int8" in name]
 YARDSTICK = "mobilefacenet-fp32"
 LEAST_OF_THE_GATE = 0.98
-SIGNED_QDQ = "mobilefacenet-int8-qdq-s8"
-IN_FLOAT = pytest.mark.xfail(reason="x86 computes most of it in float: 0.9987", strict=True)
-AS_X86 = [pytest.param(m, marks=IN_FLOAT) if m == SIGNED_QDQ else m for m in EIGHT_BITS]
-IN_INTEGERS = {"session.qdqisint8allowed": "1"}
-"""onnxruntime on x86 computes most of a signed QDQ graph in float unless it may compute in 8 bits;
-unsigned ones, and integer operators, it computes in 8 bits as ARM does."""
 
 
 @pytest.fixture(scope="session")
@@ -42,7 +35,7 @@ def boards():
 def on(boards):
     """Golden faces through a model, each worked out once.
 
-    On a board, on this machine as the daemon runs it ("x86"), or there in 8 bits ("integers").
+    On a board, or on this machine as the daemon runs it ("x86").
     """
     known = {}
     folder = shipped_models_dir() / "golden"
@@ -55,8 +48,7 @@ def on(boards):
             if where in BOARDS:
                 known[model_id, where] = embeddings(entry.path, inputs, where)
             else:
-                entries = IN_INTEGERS if where == "integers" else {}
-                session = session_of(verified_bytes(entry), entries=entries)
+                session = runtime_session(verified_bytes(entry), 1)
                 known[model_id, where] = embeddings_here(session, inputs)
         return known[model_id, where]
 
@@ -65,14 +57,6 @@ def on(boards):
 
 def least_cosine(one, other):
     return float(np.sum(one.astype(np.float64) * other, axis=1).min())
-
-
-def same_as(on, model_id, cpu, here, least):
-    """Hold a board against this machine, or tell only where its 8-bit sums are others."""
-    cosine = least_cosine(on(model_id, cpu), on(model_id, here))
-    if int8_excuse():
-        pytest.skip(f"told only ({int8_excuse()}): cosine of {model_id} to {cpu} {cosine:.6f}")
-    assert cosine >= least
 
 
 @pytest.mark.parametrize("cpu", BOARDS)
@@ -96,19 +80,10 @@ def test_int8_stays_near_fp32_on_a_board(model_id, cpu, on):
 
 
 @pytest.mark.parametrize("cpu", BOARDS)
-@pytest.mark.parametrize("model_id", AS_X86)
+@pytest.mark.parametrize("model_id", EIGHT_BITS)
 def test_int8_is_the_same_on_x86_with_vnni(model_id, cpu, on):
     """Where x86 sums 8-bit products as ARM does, an INT8 file gives the same to three nines."""
-    same_as(on, model_id, cpu, "x86", 0.999)
-
-
-@pytest.mark.parametrize("cpu", BOARDS)
-def test_signed_qdq_in_8_bits_is_the_same(cpu, on):
-    """Where x86 is told to compute a signed QDQ file in 8 bits, it gives what ARM does."""
-    same_as(on, SIGNED_QDQ, cpu, "integers", 0.999)
-
-
-@pytest.mark.parametrize("cpu", BOARDS)
-def test_signed_qdq_in_float_stays_near(cpu, on):
-    """As the daemon on x86 runs it, a signed QDQ file rounds some ties to the other side."""
-    same_as(on, SIGNED_QDQ, cpu, "x86", 0.995)
+    cosine = least_cosine(on(model_id, cpu), on(model_id, "x86"))
+    if int8_excuse():
+        pytest.skip(f"told only ({int8_excuse()}): cosine of {model_id} to {cpu} {cosine:.6f}")
+    assert cosine >= 0.999

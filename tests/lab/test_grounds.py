@@ -76,7 +76,7 @@ def test_the_smallest_channel_is_found_in_steps(tmp_path):
 @pytest.mark.parametrize(
     ("choices", "saturates"),
     [
-        ({}, True),
+        ({}, False),
         ({"activations": "U8"}, True),
         ({"method": "dynamic"}, True),
         ({"reduce_range": True}, False),
@@ -86,7 +86,7 @@ def test_the_smallest_channel_is_found_in_steps(tmp_path):
     ],
 )
 def test_which_files_saturate_where_there_is_no_vnni(tmp_path, choices, saturates):
-    """Signed weights of 8 bits do, but for S8S8 operators; with VNNI none does."""
+    """Signed weights of 8 bits do, but for S8S8; with VNNI none does."""
     model = int8_of(mobile(0), tmp_path, **choices)
     assert graph_facts(model, OLD).saturates is saturates
     assert graph_facts(model, OLD).dot_product is False

@@ -114,7 +114,8 @@ def test_one_scale_over_unlike_channels_is_told_with_the_worst(faces, tmp_path, 
 @pytest.mark.parametrize(
     ("found", "options", "key", "seen"),
     [
-        (OLD, (), "saturates", "This CPU (x86_64) has no VNNI"),
+        (OLD, (), "no-dot-product", "(x86_64) has no dot product (VNNI)"),
+        (OLD, ("--activations", "U8"), "saturates", "This CPU (x86_64) has no VNNI"),
         (OLD, ("--reduce-range",), "no-dot-product", "(x86_64) has no dot product (VNNI)"),
         (OLD, ("--activations", "U8", "--weights", "U8"), "no-dot-product", "VNNI"),
         (OLD, ("--format", "QOperator"), "no-dot-product", "VNNI"),
@@ -126,7 +127,7 @@ def test_one_scale_over_unlike_channels_is_told_with_the_worst(faces, tmp_path, 
 def test_the_processor_is_told_of_by_the_chosen_format(
     fp32, faces, tmp_path, capsys, cpu, found, options, key, seen
 ):
-    """Full 8-bit signed weights saturate without VNNI; others are only no faster there."""
+    """U8S8 with full 8-bit weights saturates without VNNI; others are only no faster there."""
     cpu(found)
     given = ("--calib", faces, "--aligned", *options)
     told = advised(fp32, tmp_path / "int8.onnx", capsys, *given)
