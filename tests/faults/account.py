@@ -56,6 +56,23 @@ def read(path: Path, size: int | None = None) -> Said:
     return Said(*(tuple(part) for part in names), tuple(of(b"received")))
 
 
+def heard_late(said: Said, later: Said, after: Sequence[bytes]) -> Said:
+    """What was `said` at a cut whose account arrives later than the disk is written.
+
+    Of what the server had by then a little is heard of only in the `later` account. Of that counts
+    what the queue holds for settled, which is what lies before the first that it sends `after` the
+    cut; what was promised is what had arrived.
+    """
+    least = _number(after[0])
+    late = later.received[len(said.received) :]
+    had = tuple(body for body in late if _number(body) < least)
+    return Said(said.recorded, said.refused, said.received + had)
+
+
+def _number(body: bytes) -> int:
+    return int(json.loads(body)["SEQ"].split(":")[1])
+
+
 @dataclass
 class Server:
     """Counts as a server does that records an event once and knows it by its id.

@@ -13,6 +13,11 @@ _SEED = 1_000_000
 
 def restart(folder: Path, said: Said) -> Verdict:
     """Open the files of `folder` with the product and judge; they are changed by it."""
+    return judge(said, *reopened(folder))
+
+
+def reopened(folder: Path) -> tuple[list[bytes], list[str]]:
+    """What the product sends of the files of `folder`, and the ids of two punches put after."""
     outbox = open_outbox(folder)
     outbox.start()
     try:
@@ -25,7 +30,7 @@ def restart(folder: Path, said: Said) -> Verdict:
         outbox.close(60.0)
     if waits.pending or waits.quarantined:
         raise AssertionError(f"expected an empty queue after the fault, got {waits}")
-    return judge(said, after, [punch.event_id for punch in probes])
+    return after, [punch.event_id for punch in probes]
 
 
 def copied(folder: Path, into: Path) -> Path:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from faults.account import Account, Said, Verdict, judge, read
+from faults.account import Account, Said, Verdict, heard_late, judge, read
 
 
 def body(name, number=1, person=None, **more):
@@ -66,3 +66,18 @@ def test_the_next_account_begins_with_a_whole_line(tmp_path):
         file.write(b"received {half")
     Account(tmp_path / "account").recorded("b")
     assert read(tmp_path / "account") == Said(("a", "b"), (), ())
+
+
+def test_what_was_received_and_is_heard_of_late_is_no_loss():
+    """The disk has it for settled, the server has it, and word of that was under way at the cut."""
+    said, later = Said(("a", "b"), (), (ONE,)), Said(("a", "b"), (), (ONE, TWO))
+    after = [body("c", 3)]
+    assert judge(said, after).lost == 1
+    assert judge(heard_late(said, later, after), after).kept
+
+
+def test_what_the_disk_never_had_is_a_loss_whatever_is_heard_later():
+    """The run went on and sent it; the disk of the cut gives its number to another."""
+    said, later = Said(("a", "b"), (), (ONE,)), Said(("a", "b"), (), (ONE, TWO))
+    after = [body("c", 2)]
+    assert judge(heard_late(said, later, after), after).lost == 1
