@@ -16,6 +16,7 @@ from board.refusal import RefusedError
 _GRACE_S = 60.0
 # The newest frame is at most so old: several times what a camera is waited for.
 _FRAME_S = 15.0
+# Between two looks, or as long as a look took: a slow board has other work.
 _LOOK_S = 1.0
 _TELL_S = 10.0
 # The running kiosk may be starting for so long before it is taken for one that does not answer.
@@ -52,6 +53,7 @@ class Watch:
         told = started
         problem = ""
         while time.monotonic() - started < health_s + _GRACE_S:
+            asked = time.monotonic()
             problem = self._problem(self._status())
             state, process = _process()
             if state != "active" or process != first:
@@ -63,7 +65,7 @@ class Watch:
             if now - told >= _TELL_S:
                 told = now
                 self._say(problem or f"healthy for {now - since:.0f} s of {health_s:g}")  # type: ignore[operator]
-            _PAUSE.wait(_LOOK_S)
+            _PAUSE.wait(max(_LOOK_S, now - asked))
         return problem or f"it was not healthy for {health_s:g} s in a row"
 
     def _status(self) -> dict[str, Any]:

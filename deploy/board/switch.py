@@ -24,8 +24,10 @@ def forward(layout: Layout, plan: dict[str, Any]) -> None:
         _take_proposed(layout.settings)
     install_units(layout, layout.release(plan["release"]), layout.release(plan["former"]))
     point(layout.current, Path("releases", plan["release"]))
+    units = (SERVICE, "kiosk-check.timer", "kiosk-settle.service")
+    # One reload for both: it takes a small board a while.
+    must("systemctl", "enable", "--quiet", "--no-reload", *units)
     must("systemctl", "daemon-reload")
-    must("systemctl", "enable", "--quiet", SERVICE, "kiosk-check.timer", "kiosk-settle.service")
 
 
 def keep(layout: Layout, plan: dict[str, Any]) -> None:
