@@ -101,7 +101,8 @@ def pytest_terminal_summary(terminalreporter) -> None:
 
 def _shown(report) -> str:
     """What a test on the virtual Pi came to, as a line: its file, its name, how long it took."""
-    file, _, name = report.nodeid.removeprefix("tests/system/test_").partition(".py::test_")
+    file, _, rest = report.nodeid.removeprefix("tests/system/test_").partition(".py::")
+    _, _, name = rest.partition("test_")
     figures = [line for key, line in report.user_properties if key == "figure"]
     words = f"{name.replace('_', ' ')}{': ' if figures else ''}{', '.join(figures)}"
-    return f"{file:13} {report.outcome:7} {report.duration:4.0f} s  {words}"
+    return f"{file:15} {report.outcome:7} {report.duration:4.0f} s  {words}"

@@ -20,7 +20,7 @@ Wants=ssh.service dbus.service systemd-user-sessions.service
 """
 
 
-def debian(folder, codename="trixie"):
+def debian(folder, codename):
     """A root file system of Debian, made with the host's own package source."""
     shown = subprocess.run(
         ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Origin: Debian"],
@@ -47,26 +47,39 @@ def locked(path):
         yield
 
 
-@pytest.fixture(scope="session")
-def trixie(tmp_path_factory):
-    """Debian trixie for this machine's own processor, as a Raspberry Pi OS is for its."""
+@contextmanager
+def system_of(codename, factory):
+    """Debian for this machine's own processor, as a Raspberry Pi OS is for its."""
     _skip_where_it_cannot_be()
-    folder = tmp_path_factory.getbasetemp()
+    folder = factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         # Every process of a run takes the same one, which the first makes and the last removes.
         folder = folder.parent
-    root, users = folder / "trixie", folder / "trixie-users"
+    root, users = folder / codename, folder / f"{codename}-users"
     users.mkdir(exist_ok=True)
     own = users / str(os.getpid())
-    with locked(folder / "trixie.lock"):
+    with locked(folder / f"{codename}.lock"):
         own.touch()
         if not root.exists():
-            debian(folder / "trixie.half").rename(root)
+            debian(folder / f"{codename}.half", codename).rename(root)
     yield root
-    with locked(folder / "trixie.lock"):
+    with locked(folder / f"{codename}.lock"):
         own.unlink()
         if not list(users.iterdir()):
             shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def trixie(tmp_path_factory):
+    """The newest system that a release is made for."""
+    with system_of("trixie", tmp_path_factory) as root:
+        yield root
+
+
+@pytest.fixture(scope="module")
+def system(trixie):
+    """What the Pi of a file of tests runs."""
+    return trixie
 
 
 @pytest.fixture(scope="module")
@@ -75,12 +88,12 @@ def checkout(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory, trixie, checkout):
+def site(tmp_path_factory, system, checkout):
     """A fresh Pi, which nothing was deployed to yet."""
     folder = tmp_path_factory.mktemp("site")
     key = folder / "key"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
-    with booted(folder, files(key), bare=True, lower=trixie, users=users()) as machine:
+    with booted(folder, files(key), bare=True, lower=system, users=users()) as machine:
         machine.run("sh", "-c", PREPARE)
         inside = ["nsenter", "--target", machine.leader, "--net"]
         site = Site(machine, folder, checkout, key, inside, address="127.0.0.1", listen="127.0.0.1")
@@ -89,6 +102,14 @@ def site(tmp_path_factory, trixie, checkout):
         machine.put("/srv/people/obama3.jpg", pictures.read_bytes())
         yield site
         site.end()
+
+
+@pytest.fixture(scope="module")
+def deployed(site):
+    """The first release on it, with a server to talk to."""
+    site.serve()
+    _, site.said = site.make("deploy", f"CONFIG={site.config}", f"CODE={site.code()}")
+    return site
 
 
 PREPARE = (

@@ -278,6 +278,12 @@ class Site:
     def status(self):
         return json.loads(self.kiosk("status", "--json"))
 
+    def exposure(self, unit):
+        """How exposed the Pi's own systemd finds a unit, 0 to 10."""
+        command = ("systemd-analyze", "security", f"{unit}.service")
+        told = self.machine.run(*command, check=False).stdout
+        return float(told.rsplit("Overall exposure level for", 1)[1].split(":", 1)[1].split()[0])
+
     def sessions(self):
         """Deploys that hold the Pi's lock now."""
         done = self.machine.run("pgrep", "-f", "board.pyz serve", check=False)
@@ -288,11 +294,11 @@ class Site:
         return [json.loads(line) for line in lines]
 
 
-def until(what, condition, within_s=60):
+def until(what, condition, within_s=60, every_s=0.2):
     """Look until `condition` is truthy; AssertionError with `what`."""
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
         if found := condition():
             return found
-        _PAUSE.wait(0.2)
+        _PAUSE.wait(every_s)
     raise AssertionError(f"{what} expected within {within_s} s")

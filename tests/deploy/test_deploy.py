@@ -11,12 +11,7 @@ from deploy.site import until
 LAST = "say(f\"{status['state']}, up {status['uptime_s']:.0f} s, version {status['version']}\")"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def deployed(site):
-    """The first release, with a server to talk to."""
-    site.serve()
-    _, site.said = site.make("deploy", f"CONFIG={site.config}", f"CODE={site.code()}")
-    return site
+pytestmark = pytest.mark.usefixtures("deployed")
 
 
 def test_a_fresh_pi_becomes_a_kiosk(site):
@@ -37,9 +32,7 @@ def test_a_fresh_pi_becomes_a_kiosk(site):
 @pytest.mark.parametrize("unit", ["kiosk", "kiosk-check", "kiosk-settle", "kiosk-reboot"])
 def test_a_newer_systemd_finds_each_unit_as_safe(site, unit):
     """Trixie's judges by more than bookworm's; the exposure stays at most 1.3."""
-    told = site.machine.run("systemd-analyze", "security", f"{unit}.service", check=False).stdout
-    level = told.rsplit("Overall exposure level for", 1)[1].split(":", 1)[1].split()[0]
-    assert float(level) <= 1.3, told
+    assert site.exposure(unit) <= 1.3
 
 
 def test_the_pi_knows_who_deployed_what(site):
@@ -249,7 +242,7 @@ def test_a_bad_configuration_is_refused_and_a_good_one_goes_back_with_its_releas
     """Checked by the new code before the switch; after a bad trial the old one is in force."""
     before = site.running()
     good = site.config.read_text()
-    site.config.write_text(good + "[recognition]\nthreshold = 7\n")
+    site.config.write_text(good.replace("[recognition]\n", "[recognition]\nthreshold = 7\n"))
     status, said = site.make("deploy", f"CONFIG={site.config}", check=False)
     assert status != 0
     assert "recognition.threshold" in said

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -25,22 +26,30 @@ class Start:
         )
         self.said = []
 
-    def read_until(self, module):
+    @contextmanager
+    def _no_longer(self):
+        """Whatever hangs is killed, and then fails by how it ended."""
         hang = threading.Timer(HANG_S, self.process.kill)
         hang.start()
         try:
+            yield
+        finally:
+            hang.cancel()
+
+    def read_until(self, module):
+        with self._no_longer():
             for line in self.process.stderr:
                 self.said.append(line)
                 if line.startswith("import time:") and line.split("|")[-1].strip() == module:
                     return
-        finally:
-            hang.cancel()
         raise AssertionError(f"{module} was never imported")
 
     def end(self, number):
         self.process.send_signal(number)
-        _, rest = self.process.communicate(timeout=HANG_S)
-        lines = [*self.said, *rest.splitlines()]
+        with self._no_longer():
+            # Not communicate(), which reads past the half line that is in the buffer already.
+            lines = [*self.said, *self.process.stderr.read().splitlines()]
+            self.process.wait(HANG_S)
         return [line for line in lines if not line.startswith("import time:")]
 
 
