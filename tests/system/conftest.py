@@ -32,3 +32,10 @@ def once(image, tmp_path_factory) -> Deployed:
         return deployed(image, shared / "deployed", CACHE / "chrony")
     except UnavailableError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def product(once, tmp_path_factory):
+    """A Pi 5 that the first release runs on, for one file of tests."""
+    with once.product(tmp_path_factory.mktemp("pi")) as made:
+        yield made

@@ -4,6 +4,7 @@ import fcntl
 import json
 import shutil
 import subprocess
+from collections import defaultdict
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from deploy.site import Checkout, Site, until
+from deploy import site as sites
+from deploy.site import Checkout, Site
 from kiosk.capture.walkup import Wall
 from service.machine import REPOSITORY
 from system.board import Board
@@ -19,9 +21,11 @@ from system.machine import VirtualPi
 from system.network import HOST, PI, Network
 
 PEOPLE = "/srv/people"
-# Nobody comes for so many frames after each walk-up: an emulated core embeds a face in seconds, and
-# has other work.
-_NOBODY = 30
+# Who comes up again and again: a person, or nobody. To look at a face takes an emulated core
+# seconds, and it has other work: people come when a test wants them.
+VISITOR = f"{PEOPLE}/visitor.jpg"
+# So many frames lie between two visits, which makes them two.
+_NOBODY = 10
 _NOBODY_COMES = f"""
 [[camera.replay]]
 path = "{PEOPLE}/nobody"
@@ -36,6 +40,11 @@ threads = 1
 [limits]
 memory_mb = 0
 """
+
+
+def until(what, condition, within_s):
+    """Look every other second, which an emulated core feels, until `condition` is truthy."""
+    return sites.until(what, condition, within_s, every_s=2.0)
 
 
 class Product:
@@ -59,6 +68,7 @@ class Product:
         text = text.replace("replay_loops = 0", "replay_loops = 0\nframes_per_s = 1\n#")
         text = text.replace("[camera]", "[camera]\nframe_timeout_s = 30").replace("#\n", "")
         text = text.replace("seconds = 2.0", "seconds = 8.0")
+        text = text.replace(f"{PEOPLE}/obama3.jpg", VISITOR)
         # From one frame with a face to the next it may take as long as a visit's end elsewhere.
         text = text.replace("repeat_window_s = 0", "repeat_window_s = 0\nvisit_gap_s = 12")
         self.site.config.write_text(text + _NOBODY_COMES + _SLOWLY)
@@ -73,19 +83,40 @@ class Product:
         link = f"ln -s /srv/nobody.png {PEOPLE}/nobody/$number.png"
         self.pi.ssh(f"for number in $(seq 100 {99 + _NOBODY}); do {link}; done")
         self.board.put("/etc/kiosk/server.pem", self.site.secrets.cert.read_bytes())
+        self._comes("nobody")
+
+    def _comes(self, name):
+        self.board.run("ln", "-sfn", f"{PEOPLE}/{name}", VISITOR)
+
+    @contextmanager
+    def visitors(self):
+        """Somebody walks up every half minute or so, and nobody any more afterwards."""
+        self._comes("obama3.jpg")
+        yield
+        self._comes("nobody")
 
     def attendance(self):
         """What the server has recorded, the newest first."""
         return self.site.asked("/attendance?limit=1000")["attendance"]
 
     def recorded(self, beyond=0, within_s=240):
-        """Wait until the server has more than so many records, which are returned."""
+        """Let people come until the server has more than so many records, which are returned."""
 
         def more():
             rows = self.attendance()
             return rows if len(rows) > beyond else None
 
-        return until("a punch at the server", more, within_s)
+        with self.visitors():
+            return until("a punch at the server", more, within_s)
+
+    def without_gap(self):
+        """Look that what the server has came once, and that no number is missing among it."""
+        numbers = defaultdict(list)
+        for row in self.attendance():
+            queue, _, number = row["seq"].partition(":")
+            numbers[queue].append(int(number))
+        for queue, found in numbers.items():
+            assert sorted(found) == list(range(1, max(found) + 1)), (queue, sorted(found))
 
     def waiting(self):
         """The events that wait on the Pi, by their ids."""
