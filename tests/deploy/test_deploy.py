@@ -35,6 +35,24 @@ def test_a_newer_systemd_finds_each_unit_as_safe(site, unit):
     assert site.exposure(unit) <= 1.3
 
 
+# Of what the daemon imports, the modules of the release and its libraries that are not compiled.
+_UNCOMPILED = """
+import os, sys
+import kiosk.app
+specs = [module.__spec__ for module in list(sys.modules.values()) if module.__spec__]
+ours = [spec for spec in specs if spec.cached and spec.cached.startswith("/opt/kiosk/")]
+print(len(ours), [spec.name for spec in ours if not os.path.exists(spec.cached)])
+"""
+
+
+def test_what_the_daemon_imports_is_compiled(site):
+    """It may not write there, and would compile at every start."""
+    python = "/opt/kiosk/current/venv/bin/python"
+    count, _, uncompiled = site.machine.run(python, "-B", "-c", _UNCOMPILED).stdout.partition(" ")
+    assert int(count) > 100
+    assert uncompiled.strip() == "[]"
+
+
 def test_the_pi_knows_who_deployed_what(site):
     """Who, from where, which commit, and what became of it."""
     (entry, *_) = site.history()

@@ -5,6 +5,8 @@ import os
 import socket
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -252,6 +254,16 @@ class VirtualPi:
                 _ask(stream, "qmp_capabilities")
                 arguments = {"command-line": command}
                 return str(_ask(stream, "human-monitor-command", arguments))
+
+    @contextmanager
+    def disassembled(self, path: Path) -> Iterator[None]:
+        """Meanwhile QEMU writes all code down that it meets for the first time, disassembled."""
+        self.monitor(f"logfile {path}")
+        self.monitor("log in_asm")
+        try:
+            yield
+        finally:
+            self.monitor("log none")
 
     def kill(self) -> None:
         """Pull the plug: nothing that runs in it, nor QEMU, gets to do anything more."""

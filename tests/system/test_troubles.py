@@ -163,15 +163,41 @@ def test_embeddings_are_those_of_x86(product, model, least):
     same_as_here(product, model, least)
 
 
-def test_the_core_has_the_dot_product(product):
-    """A Pi 5's: what INT8 runs on there, and what the kiosk knows of it."""
+def test_the_dot_product_is_taken(product, tmp_path):
+    """What INT8 runs on on a Pi 5, seen in the code that the core is given."""
     assert "asimddp" in product.pi.ssh("cat /proc/cpuinfo").stdout
+    # What is read from the disk anew is new code to the emulator.
+    product.pi.ssh("systemctl stop kiosk && sync && echo 3 > /proc/sys/vm/drop_caches")
+    with product.pi.disassembled(tmp_path / "code"):
+        embedded(product, "mobilefacenet-int8-nhwc-s8", 1)
+    product.pi.ssh("systemctl start kiosk")
+    assert any(is_sdot(word) for word in instructions(tmp_path / "code"))
+
+
+def instructions(disassembly):
+    """Each as the number that it is, from QEMU's lines "0xADDRESS:  NUMBER  what that means"."""
+    with disassembly.open() as lines:
+        for line in lines:
+            if line.startswith("0x"):
+                yield int(line.split()[1], 16)
+
+
+def is_sdot(word):
+    """Vectors, or by element: Arm's Architecture Reference Manual (DDI 0487), C7.2, SDOT."""
+    return word & 0xBFE0FC00 == 0x0E809400 or word & 0xBFC0F400 == 0x0F80E000
 
 
 def same_as_here(product, model, least):
     """Compare embeddings; INT8 only where this machine computes as ARM does (VNNI)."""
+    one, other = embedded(product, model, 3)
+    for a, b in zip(one.splitlines(), other.splitlines(), strict=True):
+        assert cosine(embedding(a), embedding(b)) >= least or not vnni_or_exact(model)
+
+
+def embedded(product, model, count):
+    """So many golden faces, as `kiosk embed` tells them there, and here."""
     golden = REPOSITORY / "models/golden"
-    names = sorted(path.name for path in golden.glob("*.png"))[:3]
+    names = sorted(path.name for path in golden.glob("*.png"))[:count]
     there = "$(dirname $(readlink -f /opt/kiosk/current/venv/bin/kiosk))/.."
     found = product.pi.ssh(f"find {there}/lib -type d -path '*_models/golden'").stdout.strip()
     command = f"embed --aligned --json --model {model}"
@@ -180,8 +206,7 @@ def same_as_here(product, model, least):
     one = product.pi.ssh(f"{kiosk} {command} {pictures}", timeout=600).stdout
     here = [REPOSITORY / ".venv/bin/kiosk", *command.split(), *(golden / name for name in names)]
     other = subprocess.run(here, capture_output=True, text=True, check=True).stdout
-    for a, b in zip(one.splitlines(), other.splitlines(), strict=True):
-        assert cosine(embedding(a), embedding(b)) >= least or not vnni_or_exact(model)
+    return one, other
 
 
 def vnni_or_exact(model):
