@@ -119,7 +119,7 @@ def test_a_clock_that_is_wrong_at_boot_is_set_right_in_what_was_recorded(product
         product.pi.kill()
         product.pi.boot(rtc="2023-01-01T00:00:00")
         product.pi.monitor("set_link network off")
-        _PAUSE.wait(120)
+        _PAUSE.wait(150)
         product.pi.monitor("set_link network on")
         product.pi.wait_ready()
 
