@@ -121,8 +121,8 @@ class VirtualPi:
 
     def _arguments(self) -> list[str]:
         return [
-            # One core: several machines share the host's, and two of them cost an eighth more than
-            # one for the same work.
+            # One core: two machines share the host's, and with two each they take an eighth more
+            # for the same work.
             *("-M", "virt", "-cpu", self._cpu, "-smp", "1", "-m", MEMORY),
             # Room for what it has translated: where that is full, it begins anew.
             *("-accel", "tcg,thread=multi,tb-size=1536", "-nodefaults", "-display", "none"),

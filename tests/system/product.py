@@ -66,10 +66,11 @@ class Product:
         """Frames of a size and at a pace that emulation holds."""
         text = self.site.config.read_text()
         # So small that a look at the whole is enough: no tiles of it are looked at.
-        text = text.replace("width = 640\nheight = 480", "width = 320\nheight = 240")
+        text = text.replace("width = 640\nheight = 480", "width = 432\nheight = 324")
         text = text.replace("replay_loops = 0", "replay_loops = 0\nframes_per_s = 1\n#")
         text = text.replace("[camera]", "[camera]\nframe_timeout_s = 30").replace("#\n", "")
-        text = text.replace("seconds = 2.0", "seconds = 8.0")
+        # Three frames of a face that is near enough, however busy the host is.
+        text = text.replace("seconds = 2.0", "seconds = 10.0")
         text = text.replace(f"{PEOPLE}/obama3.jpg", VISITOR)
         # From one frame with a face to the next it may take as long as a visit's end elsewhere.
         text = text.replace("repeat_window_s = 0", "repeat_window_s = 0\nvisit_gap_s = 12")
