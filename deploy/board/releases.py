@@ -124,7 +124,7 @@ def _environment(folder: Path, shared: Path) -> None:
 
 
 def _compile(folder: Path, as_folder: Path) -> None:
-    """Compile what is there: the service may not write, and would compile at every start."""
+    """Compile what a kiosk may import: it may not write, and would compile at every start."""
     must(
         *(_PYTHON, "-m", "compileall", "-q", "-j", "0", "-x", _NEVER_RUN),
         *("-s", folder, "-p", as_folder, folder),

@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from deploy.site import until
 from system.image import Image
-from system.network import HANG_S, PI, TAP, Network, end, until
+from system.network import HANG_S, PI, TAP, Network, end
 from system.packages import run
 from system.rootfs import USER
 

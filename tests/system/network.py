@@ -3,9 +3,6 @@
 import itertools
 import os
 import subprocess
-import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 from system.packages import UnavailableError, chronyd, run
@@ -15,8 +12,6 @@ PI = "10.77.0.2"
 TAP = "pi0"
 HANG_S = 120
 _NUMBERS = itertools.count()
-# Nobody sets it: what is looked for happens in other processes.
-_PAUSE = threading.Event()
 
 _CHRONY = """local stratum 8
 allow {pi}
@@ -25,17 +20,6 @@ cmdport 0
 bindcmdaddress /
 pidfile {folder}/chronyd.pid
 """
-
-
-def until(what: str, condition: Callable[[], object], within_s: float) -> object:
-    """Look until `condition` is truthy, which is returned; AssertionError with `what`."""
-    deadline = time.monotonic() + within_s
-    while time.monotonic() < deadline:
-        found = condition()
-        if found:
-            return found
-        _PAUSE.wait(0.2)
-    raise AssertionError(f"{what} expected within {within_s:g} s")
 
 
 def end(process: subprocess.Popen) -> None:

@@ -169,7 +169,7 @@ def test_the_dot_product_is_taken(product, tmp_path):
     # What is read from the disk anew is new code to the emulator.
     product.pi.ssh("systemctl stop kiosk && sync && echo 3 > /proc/sys/vm/drop_caches")
     with product.pi.disassembled(tmp_path / "code"):
-        embedded(product, "mobilefacenet-int8-nhwc-s8", 1)
+        embedded(product, "mobilefacenet-int8-nhwc-s8", golden_faces()[:1])
     product.pi.ssh("systemctl start kiosk")
     assert any(is_sdot(word) for word in instructions(tmp_path / "code"))
 
@@ -189,24 +189,30 @@ def is_sdot(word):
 
 def same_as_here(product, model, least):
     """Compare embeddings; INT8 only where this machine computes as ARM does (VNNI)."""
-    one, other = embedded(product, model, 3)
-    for a, b in zip(one.splitlines(), other.splitlines(), strict=True):
+    faces = golden_faces()[:3]
+    command = [REPOSITORY / ".venv/bin/kiosk", *embed(model), *faces]
+    here = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    there = embedded(product, model, faces)
+    for a, b in zip(there.splitlines(), here.splitlines(), strict=True):
         assert cosine(embedding(a), embedding(b)) >= least or not vnni_or_exact(model)
 
 
-def embedded(product, model, count):
-    """So many golden faces, as `kiosk embed` tells them there, and here."""
-    golden = REPOSITORY / "models/golden"
-    names = sorted(path.name for path in golden.glob("*.png"))[:count]
-    there = "$(dirname $(readlink -f /opt/kiosk/current/venv/bin/kiosk))/.."
-    found = product.pi.ssh(f"find {there}/lib -type d -path '*_models/golden'").stdout.strip()
-    command = f"embed --aligned --json --model {model}"
-    kiosk = "/opt/kiosk/current/venv/bin/kiosk"
-    pictures = " ".join(f"{found}/{name}" for name in names)
-    one = product.pi.ssh(f"{kiosk} {command} {pictures}", timeout=600).stdout
-    here = [REPOSITORY / ".venv/bin/kiosk", *command.split(), *(golden / name for name in names)]
-    other = subprocess.run(here, capture_output=True, text=True, check=True).stdout
-    return one, other
+def golden_faces():
+    return sorted((REPOSITORY / "models/golden").glob("*.png"))
+
+
+def embed(model):
+    return ("embed", "--aligned", "--json", "--model", model)
+
+
+def embedded(product, model, faces):
+    """Golden faces, as `kiosk embed` tells them on the Pi."""
+    release = "$(dirname $(readlink -f /opt/kiosk/current/venv/bin/kiosk))/.."
+    find = f"find {release}/lib -type d -path '*_models/golden'"
+    folder = product.pi.ssh(find).stdout.strip()
+    pictures = " ".join(f"{folder}/{face.name}" for face in faces)
+    command = f"/opt/kiosk/current/venv/bin/kiosk {' '.join(embed(model))} {pictures}"
+    return product.pi.ssh(command, timeout=600).stdout
 
 
 def vnni_or_exact(model):
