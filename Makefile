@@ -9,9 +9,9 @@ SPREAD := --numprocesses logical --maxprocesses 4 --dist loadfile
 SOURCES := pyproject.toml $(shell find kiosk models -type f -not -name '*.pyc' 2>/dev/null)
 
 # What runs in a container fills the time in which the first Pi is made; then the longest first.
-ON_THE_PI := $(addprefix tests/,system/test_releases.py deploy/test_deploy.py) \
-	$(addprefix tests/system/test_,troubles.py broken_releases.py pi_4.py large_pages.py) \
-	$(addprefix tests/deploy/test_,bookworm.py modules.py)
+ON_THE_PI := --numprocesses 3 --dist loadfile --no-loadscope-reorder tests/system/test_releases.py \
+	$(addprefix tests/deploy/test_,deploy.py bookworm.py modules.py) \
+	$(addprefix tests/system/test_,troubles.py pi_4.py large_pages.py)
 
 # A deploy needs Python, git and ssh, and no environment of its own.
 SENDER = PYTHONPATH=deploy $(PYTHON) -B -m sender
@@ -40,7 +40,7 @@ test-faults: $(VENV)/dev.stamp ## power cuts, kills, errors, damage, all of them
 	@$(BIN)/pytest -m "faults or not faults" $(or $(T),tests/faults)
 
 system-test: $(VENV)/dev.stamp ## the whole product on a virtual Raspberry Pi (as root: installs QEMU and more)
-	@$(BIN)/pytest -m system $(or $(T),$(SPREAD) --no-loadscope-reorder $(ON_THE_PI))
+	@$(BIN)/pytest -m system $(or $(T),$(ON_THE_PI))
 
 soak: $(VENV)/dev.stamp ## hours at the camera's pace, nothing may grow (SHORT=1: two minutes)
 	@PYTHONPATH=tests $(BIN)/python -m bench.idle soak $(if $(SHORT),120,7200)

@@ -2,10 +2,11 @@
 
 import fcntl
 import json
+import os
 import shutil
 import subprocess
 from collections import defaultdict
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +32,8 @@ _NOBODY_COMES = f"""
 path = "{PEOPLE}/nobody"
 """
 HEALTH_S = 15
+# Another file's tests on a machine before one's own, on a slow host.
+HANG_S = 7200
 # An emulated core computes a fifteenth of a Pi's; what is measured at a start would take minutes.
 _SLOWLY = """
 [models]
@@ -43,8 +46,8 @@ memory_mb = 0
 
 
 def until(what, condition, within_s):
-    """Look every other second, which an emulated core feels, until `condition` is truthy."""
-    return sites.until(what, condition, within_s, every_s=2.0)
+    """Look until `condition` is truthy, seldom: an emulated core takes a second for a command."""
+    return sites.until(what, condition, within_s, every_s=4.0)
 
 
 class Product:
@@ -172,7 +175,12 @@ class Deployed:
 
     @contextmanager
     def product(self, folder, **machine):
-        """A machine of its own over that disk."""
+        """A machine of its own over that disk, when there is room for one more."""
+        with _turn(self.folder), self._product(folder, **machine) as made:
+            made.running()
+            yield made
+
+    def _product(self, folder, **machine):
         folder.mkdir(parents=True, exist_ok=True)
         for name in ("attendance.db", "secrets", "checkout"):
             source = self.folder / name
@@ -183,9 +191,28 @@ class Deployed:
                 copy(source, folder / name)
         again = Checkout.over(folder / "checkout")
         machine |= {"programs": self.programs, "checkout": again}
-        with product(self.image, folder, **machine) as made:
-            made.running()
-            yield made
+        return product(self.image, folder, **machine)
+
+
+@contextmanager
+def _turn(folder):
+    """One machine for each core of the host; with more of them people walk past unseen."""
+    with ExitStack() as files:
+        turns = [
+            files.enter_context((folder / f"turn-{number}").open("w"))
+            for number in range(os.cpu_count() or 1)
+        ]
+        until("a core for a machine", lambda: any(map(_taken, turns)), HANG_S)
+        yield
+
+
+def _taken(file):
+    """Whether the lock is ours now; it is given back when the file is closed."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def deployed(image, folder, programs):
@@ -238,7 +265,9 @@ def word_by_word(site):
 
 def _deploy_first(image, folder: Path, programs, disk: Path):
     """From a fresh card whose clock is years behind to a kiosk that runs, and switch it off."""
-    with product(image, folder, programs=programs, rtc="2023-01-01T00:00:00") as made:
+    # All others wait for it.
+    alone = {"rtc": "2023-01-01T00:00:00", "cores": 2}
+    with product(image, folder, programs=programs, **alone) as made:
         made.furnish()
         said = word_by_word(made.site)
         made.recorded()
