@@ -67,8 +67,7 @@ class VirtualPi:
     """One machine with a disk of its own over the image, kept in `folder` from boot to boot.
 
     `cpu`: "cortex-a72" (Pi 4) or "cortex-a76" (Pi 5). `pages`: "4k", or "16k", which only a
-    cortex-a76 can. `cores`: with two the same work takes an eighth more, so one where machines run
-    side by side. Off until boot().
+    cortex-a76 can. Off until boot().
     """
 
     def __init__(
@@ -79,7 +78,6 @@ class VirtualPi:
         *,
         cpu: str = "cortex-a72",
         pages: str = "4k",
-        cores: int = 1,
         second: Disk | None = None,
     ) -> None:
         self._image = image
@@ -87,7 +85,6 @@ class VirtualPi:
         self._folder = folder
         self._cpu = cpu
         self._pages = pages
-        self._cores = cores
         self._second = second
         self._process: subprocess.Popen | None = None
         self._connections: dict[str, subprocess.Popen] = {}
@@ -126,7 +123,8 @@ class VirtualPi:
 
     def _arguments(self) -> list[str]:
         return [
-            *("-M", "virt", "-cpu", self._cpu, "-smp", str(self._cores), "-m", MEMORY),
+            # One core: with two the same work takes an eighth more, and most of it waits for one.
+            *("-M", "virt", "-cpu", self._cpu, "-smp", "1", "-m", MEMORY),
             # Room for what it has translated: where that is full, it begins anew.
             *("-accel", "tcg,thread=multi,tb-size=1536", "-nodefaults", "-display", "none"),
             *("-kernel", str(self._image.kernel(self._pages))),

@@ -265,9 +265,7 @@ def word_by_word(site):
 
 def _deploy_first(image, folder: Path, programs, disk: Path):
     """From a fresh card whose clock is years behind to a kiosk that runs, and switch it off."""
-    # All others wait for it.
-    alone = {"rtc": "2023-01-01T00:00:00", "cores": 2}
-    with product(image, folder, programs=programs, **alone) as made:
+    with product(image, folder, programs=programs, rtc="2023-01-01T00:00:00") as made:
         made.furnish()
         said = word_by_word(made.site)
         made.recorded()
