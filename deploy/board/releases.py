@@ -131,8 +131,10 @@ def _environment(folder: Path, shared: Path) -> None:
 
 def _compile(folder: Path, as_folder: Path) -> None:
     """Compile what a kiosk may import: it may not write, and would compile at every start."""
+    # By itself it would start a pool for one core too.
+    cores = str(os.cpu_count() or 1)
     must(
-        *(_PYTHON, "-m", "compileall", "-q", "-j", "0", "-x", _NEVER_RUN),
+        *(_PYTHON, "-m", "compileall", "-q", "-j", cores, "-x", _NEVER_RUN),
         *("-s", folder, "-p", as_folder, folder),
         hint="the card is full, or failing; nothing was switched",
     )

@@ -24,6 +24,8 @@ UNIT = "kiosk-trial.service"
 # Nobody sets it: what is looked for happens in another process.
 _PAUSE = threading.Event()
 _LOOK_S = 1.0
+# Every so many looks systemd is asked too, which takes a small board a while.
+_ALIVE_LOOKS = 5
 _JOURNAL_LINES = "15"
 
 
@@ -152,9 +154,11 @@ def _note(layout: Layout, plan: dict[str, Any], outcome: dict[str, Any]) -> None
 
 def _followed(layout: Layout, say: Say) -> dict[str, Any]:
     """Hand on what the trial says until its verdict; RefusedError where it ended without one."""
-    seen = 0
+    seen = looks = 0
     while True:
-        alive = under_way()
+        # Asked before the log is read: what has ended has said all.
+        alive = looks % _ALIVE_LOOKS != 0 or under_way()
+        looks += 1
         for line in _lines(layout.trial_log)[seen:]:
             seen += 1
             told = json.loads(line)

@@ -1,5 +1,7 @@
 """What is asked of the kiosk that runs, before the switch and after it."""
 
+from subprocess import CompletedProcess
+
 import pytest
 from board import health
 from board.layout import Layout, point
@@ -91,3 +93,56 @@ def test_a_kiosk_that_is_starting_is_waited_for(layout, monkeypatch):
     monkeypatch.setattr(watch, "_status", lambda: next(answers))
     watch.remember()
     assert watch._problem(DARK) == "camera failed"
+
+
+class SlowBoard:
+    """A look takes it two seconds; systemd tells what it is asked in an order of its own."""
+
+    def __init__(self, monkeypatch):
+        self.now = 0.0
+        self.looks = 0
+        self.process = "7"
+        monkeypatch.setattr(health, "time", self)
+        monkeypatch.setattr(health, "_PAUSE", self)
+        monkeypatch.setattr(health, "run", self.run)
+
+    def time(self):
+        return self.now
+
+    def monotonic(self):
+        return self.now
+
+    def wait(self, seconds):
+        self.now += seconds
+
+    def run(self, *_):
+        told = f"MainPID={self.process}\nActiveState=active\n".encode()
+        return CompletedProcess((), 0, told, b"")
+
+    def status(self):
+        self.now += 2.0
+        self.looks += 1
+        return WELL
+
+
+def test_a_slow_board_is_left_alone_between_two_looks(layout, monkeypatch):
+    """It has a kiosk to run: most of the time nobody looks, and the verdict is no later for it."""
+    board = SlowBoard(monkeypatch)
+    watch = health.Watch(layout, lambda _: None)
+    monkeypatch.setattr(watch, "_status", board.status)
+    assert watch.healthy(15.0) == ""
+    assert board.looks * 2.0 <= board.now / 2
+    assert 15.0 <= board.now <= 15.0 + 2 * 2.0
+
+
+def test_another_process_than_at_first_is_a_crash(layout, monkeypatch):
+    """However well it looks."""
+    board = SlowBoard(monkeypatch)
+    watch = health.Watch(layout, lambda _: None)
+
+    def crashed():
+        board.process = "8"
+        return board.status()
+
+    monkeypatch.setattr(watch, "_status", crashed)
+    assert watch.healthy(15.0).startswith("it did not keep running (active, ")

@@ -268,7 +268,6 @@ def _deploy_first(image, folder: Path, programs, disk: Path):
     with product(image, folder, programs=programs, rtc="2023-01-01T00:00:00") as made:
         made.furnish()
         said = word_by_word(made.site)
-        made.recorded()
         (folder / "said").write_text(said)
         (folder / "state").write_text(made.pi.wait_ready())
         security = made.board.run("systemd-analyze", "security", "--no-pager", "kiosk").stdout
