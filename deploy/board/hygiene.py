@@ -14,18 +14,15 @@ from board.releases import described
 _KEPT_S = 7 * 86400.0
 
 
-def sweep(layout: Layout, say: Callable[[str], None], *, coming: str = "") -> dict[str, list[str]]:
+def sweep(layout: Layout, say: Callable[[str], None]) -> dict[str, list[str]]:
     """Clear away what was cut short; the running release and the one before stay.
 
-    A trial that has no verdict goes back first: its release is not trusted. `coming`: the release
-    that is to be deployed, which stays when it was laid whole before the link was lost.
+    A trial that has no verdict goes back first: its release is not trusted.
     """
     if layout.trial.exists():
         say("the last trial was cut short: going back")
         trial.settle(layout)
     kept = {layout.named(layout.current), layout.named(layout.previous)}
-    if described(layout, coming):
-        kept.add(coming)
     gone = []
     for folder in folders(layout.releases):
         if folder.name not in kept:

@@ -73,12 +73,6 @@ def described(layout: Layout, name: str) -> dict[str, Any]:
         return {}
 
 
-def distrust(layout: Layout, name: str) -> None:
-    """Something was found against a release: what is neither run nor gone back to is laid anew."""
-    if name not in (layout.named(layout.current), layout.named(layout.previous)):
-        (layout.release(name) / READY).unlink(missing_ok=True)
-
-
 def drop_unused_wheels(layout: Layout) -> None:
     """Keep the packages of the running release and the one before: they need not be sent again."""
     kept = (layout.named(layout.current), layout.named(layout.previous))

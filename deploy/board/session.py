@@ -88,14 +88,14 @@ class Desk:
         """The reply to one request; an error of it ends that request only."""
         known: dict[str, Callable[..., Any]] = {
             "check": lambda: checks.examine(self._layout).document(),
-            "sweep": lambda coming: hygiene.sweep(self._layout, self._say, coming=coming),
+            "sweep": lambda: hygiene.sweep(self._layout, self._say),
             "have": lambda files: parcels.have(self._layout, files),
             "receive": lambda **file: parcels.receive(self._layout, self._channel, **file),
             "unpack": lambda **told: releases.unpack(self._layout, self._say, **told),
             "modules": lambda wanted: modules.see_to(wanted, self._say),
             "furnish": lambda **wishes: host.furnish(self._layout, say=self._say, **wishes),
             "propose": self._propose,
-            "rehearse": self._rehearse,
+            "rehearse": lambda **what: rehearsal.rehearse(self._layout, say=self._say, **what),
             "try": self._try,
             "rollback": self._roll_back,
             "register": lambda **what: host.register(self._layout, **what),
@@ -121,13 +121,6 @@ class Desk:
             place = traceback.extract_tb(error.__traceback__)[-1]
             told = f"{name}: a fault of the deploy's own: {error!r} ({place.name}:{place.lineno})"
             return {"failed": {"what": told, "hint": ""}}
-
-    def _rehearse(self, release: str, *, proposed: bool) -> dict[str, bool]:
-        try:
-            return rehearsal.rehearse(self._layout, release, self._say, proposed=proposed)
-        except RefusedError:
-            releases.distrust(self._layout, release)
-            raise
 
     def _try(self, release: str, health_s: float, facts: dict[str, Any]) -> dict[str, Any]:
         write(self._layout.program, self._program.read_bytes())

@@ -67,7 +67,6 @@ def back(layout: Layout, plan: dict[str, Any], *, wait: bool) -> str:
     else:
         run("systemctl", "restart", SERVICE)
         state = run("systemctl", "is-active", SERVICE).stdout.decode().strip()
-    releases.distrust(layout, plan["release"])
     layout.trial.unlink(missing_ok=True)
     sync_folder(layout.home)
     return state

@@ -55,7 +55,7 @@ def deploy(sender: Sender, host: Host, say: Say) -> bool:
         return True
     say(f"release {release.name} ({facts['release'] or 'none'} runs there)")
     with sender.link(host) as link:
-        link.ask("sweep", say, coming=release.name)
+        link.ask("sweep", say)
         # Another configuration alone brings no files.
         if release.name != facts["release"]:
             send(link, [release.parcel, *release.wheels], say)

@@ -368,32 +368,6 @@ def test_a_trial_that_was_cut_short_is_gone_back_from_before_its_release_is_clea
     assert layout.release(PLAN["former"]).exists()
 
 
-def test_a_release_that_was_laid_whole_before_the_link_was_lost_is_taken_up(pi, wire):
-    """By the next deploy of it, with what it needs; half of one is not, and another one goes."""
-    layout, _ = pi()
-    whole = PLAN["release"]
-    release(layout, "3.0.0-other", libraries="others")
-    hygiene.sweep(layout, lambda _: None, coming=whole)
-    assert whole in names(layout.releases)
-    assert names(layout.libraries) == ["newer", "older", "shared"]
-    assert "3.0.0-other" not in names(layout.releases)
-    (layout.release(whole) / READY).unlink()
-    hygiene.sweep(layout, lambda _: None, coming=whole)
-    assert whole not in names(layout.releases)
-
-
-def test_a_release_that_was_gone_back_from_is_not_taken_up(pi, wire):
-    """Its own file may be what was wrong: it is laid anew. What runs is as trusted as before."""
-    layout, plan = pi()
-    switch.forward(layout, plan)
-    hygiene.sweep(layout, lambda _: None, coming=PLAN["release"])
-    assert names(layout.releases) == [PLAN["former_previous"], PLAN["former"]]
-    back = {"release": PLAN["former_previous"], "settings": ""}
-    switch.forward(layout, plan | back)
-    trial.settle(layout)
-    assert releases.described(layout, PLAN["former_previous"]), "a rollback still goes there"
-
-
 @pytest.mark.parametrize("spoilt", [b"", b'{"libr', b"\xff", b"[1]", None])
 def test_of_a_release_that_says_nothing_all_libraries_stay(pi, wire, spoilt):
     """Its file is spoilt, it runs all the same: what it needs is not known, so nothing goes."""

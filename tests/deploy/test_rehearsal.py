@@ -6,9 +6,8 @@ from subprocess import CompletedProcess
 
 import pytest
 from board import rehearsal
-from board.layout import READY, Layout, point
+from board.layout import Layout, point
 from board.refusal import RefusedError
-from board.session import Desk
 
 OLD, NEW = "1.0.0-old", "2.0.0-new"
 AS_KIOSK = ("runuser", "-u", "kiosk", "--", "env", "HOME=/var/lib/kiosk")
@@ -117,19 +116,3 @@ def test_a_queue_that_does_not_come_back_is_refused(board, runs, refusing):
     board.refusing = [refusing]
     with pytest.raises(RefusedError):
         rehearsed(board)
-
-
-@pytest.mark.parametrize("name", [NEW, OLD])
-def test_a_release_that_is_refused_is_laid_anew_by_the_next_deploy(board, monkeypatch, name):
-    """A file of it may be spoilt. What runs is left as it is."""
-    ready = board.layout.release(name) / READY
-    ready.write_text("{}")
-
-    def refuse(*_, **__):
-        raise RefusedError("its models")
-
-    monkeypatch.setattr(rehearsal, "rehearse", refuse)
-    desk = Desk(board.layout, None, None, None, {})
-    said = desk.answer({"do": "rehearse", "release": name, "proposed": False})
-    assert said["failed"]["what"] == "its models"
-    assert ready.exists() == (name == OLD)
