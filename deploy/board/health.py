@@ -16,9 +16,10 @@ from board.refusal import RefusedError
 _GRACE_S = 60.0
 # The newest frame is at most so old: several times what a camera is waited for.
 _FRAME_S = 15.0
-# Between two looks, or thrice as long as a look took: a slow board has other work.
+# Between two looks; at least as long as a look took, and while all is well thrice as long: a slow
+# board has other work.
 _LOOK_S = 1.0
-_REST = 3.0
+_WELL_REST = 3.0
 _TELL_S = 10.0
 # The running kiosk may be starting for so long before it is taken for one that does not answer.
 _START_S = 10.0
@@ -49,12 +50,11 @@ class Watch:
         A process that is another one than at first has crashed or was killed: that ends it.
         """
         _, first = _process()
-        started = time.monotonic()
+        told = time.monotonic()
+        deadline = told + health_s + _GRACE_S
         since: float | None = None
-        told = started
         problem = ""
-        while time.monotonic() - started < health_s + _GRACE_S:
-            asked = time.monotonic()
+        while (asked := time.monotonic()) < deadline:
             problem = self._problem(self._status())
             state, process = _process()
             if state != "active" or process != first:
@@ -66,8 +66,10 @@ class Watch:
             if now - told >= _TELL_S:
                 told = now
                 self._say(problem or f"healthy for {now - since:.0f} s of {health_s:g}")  # type: ignore[operator]
-            rest = max(_LOOK_S, _REST * (now - asked))
-            _PAUSE.wait(rest if since is None else min(rest, since + health_s - now))
+            rest, until = now - asked, deadline
+            if since is not None:
+                rest, until = _WELL_REST * rest, min(since + health_s, deadline)
+            _PAUSE.wait(max(0.0, min(max(_LOOK_S, rest), until - now)))
         return problem or f"it was not healthy for {health_s:g} s in a row"
 
     def _status(self) -> dict[str, Any]:

@@ -96,9 +96,10 @@ def test_a_kiosk_that_is_starting_is_waited_for(layout, monkeypatch):
 
 
 class SlowBoard:
-    """A look takes it two seconds; systemd tells what it is asked in an order of its own."""
+    """A look takes it seconds; systemd tells what it is asked in an order of its own."""
 
-    def __init__(self, monkeypatch):
+    def __init__(self, monkeypatch, look_s=2.0, well_after_s=0.0):
+        self.look_s, self.well_after_s = look_s, well_after_s
         self.now = 0.0
         self.looks = 0
         self.process = "7"
@@ -120,9 +121,10 @@ class SlowBoard:
         return CompletedProcess((), 0, told, b"")
 
     def status(self):
-        self.now += 2.0
+        well = self.now >= self.well_after_s
+        self.now += self.look_s
         self.looks += 1
-        return WELL
+        return WELL if well else {}
 
 
 def test_a_slow_board_is_left_alone_between_two_looks(layout, monkeypatch):
@@ -133,6 +135,26 @@ def test_a_slow_board_is_left_alone_between_two_looks(layout, monkeypatch):
     assert watch.healthy(15.0) == ""
     assert board.looks * 2.0 <= board.now / 2
     assert 15.0 <= board.now <= 15.0 + 2 * 2.0
+
+
+@pytest.mark.parametrize(("look_s", "well_after_s"), [(12.0, 3.0), (7.0, 30.0), (5.0, 45.0)])
+def test_a_good_release_is_kept_on_a_board_that_is_slower_still(
+    layout, monkeypatch, look_s, well_after_s
+):
+    """It is not well at the first look; the rest between two must not take what time it has."""
+    board = SlowBoard(monkeypatch, look_s, well_after_s)
+    watch = health.Watch(layout, lambda _: None)
+    monkeypatch.setattr(watch, "_status", board.status)
+    assert watch.healthy(60.0) == ""
+
+
+def test_a_kiosk_that_does_not_answer_is_not_waited_for_beyond_the_time_it_has(layout, monkeypatch):
+    """The healthy seconds and the grace, and no rest after them."""
+    board = SlowBoard(monkeypatch, look_s=60.0, well_after_s=1e9)
+    watch = health.Watch(layout, lambda _: None)
+    monkeypatch.setattr(watch, "_status", board.status)
+    assert watch.healthy(60.0) == "it does not answer on its control socket"
+    assert board.now <= 60.0 + health._GRACE_S
 
 
 def test_another_process_than_at_first_is_a_crash(layout, monkeypatch):
