@@ -33,7 +33,7 @@ path = "{PEOPLE}/nobody"
 """
 HEALTH_S = 15
 # Another file's tests on a machine before one's own, on a slow host.
-HANG_S = 7200
+_TURN_S = 7200
 # An emulated core computes a fifteenth of a Pi's; what is measured at a start would take minutes.
 _SLOWLY = """
 [models]
@@ -184,11 +184,10 @@ class Deployed:
         folder.mkdir(parents=True, exist_ok=True)
         for name in ("attendance.db", "secrets", "checkout"):
             source = self.folder / name
-            copy = shutil.copytree if source.is_dir() else shutil.copy2
             if source.is_dir():
-                copy(source, folder / name, symlinks=True)
+                shutil.copytree(source, folder / name, symlinks=True)
             else:
-                copy(source, folder / name)
+                shutil.copy2(source, folder / name)
         again = Checkout.over(folder / "checkout")
         machine |= {"programs": self.programs, "checkout": again}
         return product(self.image, folder, **machine)
@@ -202,7 +201,7 @@ def _turn(folder):
             files.enter_context((folder / f"turn-{number}").open("w"))
             for number in range(os.cpu_count() or 1)
         ]
-        until("a core for a machine", lambda: any(map(_taken, turns)), HANG_S)
+        until("a core for a machine", lambda: any(map(_taken, turns)), _TURN_S)
         yield
 
 
