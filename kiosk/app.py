@@ -141,6 +141,7 @@ class Kiosk:
             restarts,
             camera=self._lookout,
             line=self._standing.line,
+            stopping=self._stop.is_set,
             clock=clock,
         )
         self._control = ControlServer(

@@ -47,10 +47,12 @@ class Supervisor:
         *,
         camera: Rests,
         line: Callable[[], str],
+        stopping: Callable[[], bool],
         clock: Clock,
     ) -> None:
         self._pulse, self._notifier, self._restarts = pulse, notifier, restarts
         self._camera, self._line, self._clock = camera, line, clock
+        self._stopping = stopping
         self._alive_s = (notifier.watchdog_s or 30.0) * _ALIVE_SHARE
         self._alive_ns = self._status_ns = -(10**18)
         self._hung: frozenset[str] = frozenset()
@@ -61,13 +63,19 @@ class Supervisor:
         for worker in workers:
             if worker.ended.is_set():
                 self._pulse.done(worker.name)
-                if not (worker.name == "capture" and self._camera.state == "ended"):
+                if not self._asked(worker):
                     log.critical("thread.ended", extra={"fields": {"thread": worker.name}})
                     return f"{worker.name}: ended unasked"
         self._forgive()
         self._alive(self._pulse.overdue())
         self._tell()
         return ""
+
+    def _asked(self, ended: Worker) -> bool:
+        # The word to stop may come while a round is under way. It is looked at after the thread:
+        # whoever ended for its sake ended later.
+        replayed = ended.name == "capture" and self._camera.state == "ended"
+        return replayed or self._stopping()
 
     def _forgive(self) -> None:
         """Time since boot goes on while a machine sleeps, and its waits do not."""

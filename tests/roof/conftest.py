@@ -135,6 +135,8 @@ def daemon(tmp_path):
             made.process.kill()
             made.process.wait(HANG_S)
         made.process.stderr.close()
+        # pytest shows it beside a failure, and only there.
+        print("".join(made.said))
         secret = folder / "state" / "device.secret"
         known = Confidential()
         if secret.exists() and len(secret.read_bytes()) == SECRET_BYTES:

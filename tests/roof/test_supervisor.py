@@ -1,6 +1,7 @@
 """The word of life goes out while every thread is alive, and stays out when one hangs."""
 
 import logging
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -34,12 +35,14 @@ class Manager:
 def scene():
     clock, manager, notes = Clock(), Manager(), []
     pulse, camera = Pulse(clock), SimpleNamespace(state="running")
+    stop = threading.Event()
     supervisor = Supervisor(
         pulse,
         manager,
         SimpleNamespace(note=lambda ending="": notes.append(ending)),
         camera=camera,
         line=lambda: "running",
+        stopping=stop.is_set,
         clock=clock,
     )
 
@@ -106,3 +109,16 @@ def test_a_thread_that_ended_unasked_ends_the_process(scene):
     assert scene.supervisor.look([worker("capture")]) == "capture: ended unasked"
     scene.camera.state = "ended"
     assert scene.supervisor.look([worker("capture")]) == ""
+
+
+def test_a_thread_that_ended_in_a_round_after_the_word_to_stop_was_asked(scene, caplog):
+    """The word came when the round had begun: a clean end, and no alarm in the journal."""
+
+    def ended():
+        # As the round sees it: first the word, then the end of who obeyed it.
+        scene.stop.set()
+        return True
+
+    obeyed = SimpleNamespace(name="uplink", ended=SimpleNamespace(is_set=ended))
+    assert scene.supervisor.look([obeyed]) == ""
+    assert "thread.ended" not in [r.message for r in caplog.records]
