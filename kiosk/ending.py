@@ -11,6 +11,9 @@ from kiosk.errors import KioskError
 
 log = logging.getLogger(__name__)
 
+# A wait is cut into such slices; one that took twice as long was not the threads' doing.
+_SLICE_S = 0.1
+
 
 class Worker:
     """A thread that says when it has ended; `error` is what its body raised, if it did."""
@@ -50,5 +53,15 @@ class Ending:
     def wait(self, workers: Iterable[Worker], *, keep_s: float = 0.0) -> None:
         """Wait for all of them until `keep_s` before the deadline, and name those that hang."""
         for worker in workers:
-            if not self._clock.wait(worker.ended, max(0.0, self.left_s() - keep_s)):
-                log.error("thread.stuck", extra={"fields": {"thread": worker.name}})
+            while not self._came(worker, max(0.0, self.left_s() - keep_s)):
+                if self.left_s() <= keep_s:
+                    log.error("thread.stuck", extra={"fields": {"thread": worker.name}})
+                    break
+
+    def _came(self, worker: Worker, limit_s: float) -> bool:
+        """Wait for one slice at most. A machine that stood still meanwhile moves the deadline."""
+        before_ns = self._clock.boottime_ns()
+        came = self._clock.wait(worker.ended, min(_SLICE_S, limit_s))
+        lost_ns = self._clock.boottime_ns() - before_ns - int(2 * _SLICE_S * NS_PER_S)
+        self._deadline_ns += max(0, lost_ns)
+        return came

@@ -255,3 +255,28 @@ def test_a_fault_in_an_ending_thread_is_told(clock, caplog):
     assert str(worker.error) == "unforeseen"
     (record,) = [r for r in caplog.records if r.message == "thread.failed"]
     assert record.exc_info[0] is RuntimeError
+
+
+def test_a_machine_that_stands_still_is_no_thread_that_hangs(caplog):
+    """Paused for a minute in the middle of an end: who would have come in time still may."""
+    slow, hung = (SimpleNamespace(name=name, ended=None) for name in ("slow", "hung"))
+
+    class Paused:
+        ns, looks = 0, 0
+
+        def boottime_ns(self):
+            return self.ns
+
+        def wait(self, event, timeout_s):
+            self.looks += 1
+            self.ns += 60 * NS_PER_S if self.looks == 1 else int(timeout_s * NS_PER_S)
+            return self.looks == 3
+
+    clock = Paused()
+    ending = Ending(clock, LIMIT_S)
+    ending.wait([slow])
+    assert [r for r in caplog.records if r.message == "thread.stuck"] == []
+    before_s = clock.ns / NS_PER_S
+    ending.wait([hung])
+    assert [r.fields["thread"] for r in caplog.records] == ["hung"]
+    assert clock.ns / NS_PER_S - before_s <= LIMIT_S
