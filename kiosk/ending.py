@@ -53,15 +53,15 @@ class Ending:
     def wait(self, workers: Iterable[Worker], *, keep_s: float = 0.0) -> None:
         """Wait for all of them until `keep_s` before the deadline, and name those that hang."""
         for worker in workers:
-            while not self._came(worker, max(0.0, self.left_s() - keep_s)):
-                if self.left_s() <= keep_s:
-                    log.error("thread.stuck", extra={"fields": {"thread": worker.name}})
-                    break
+            if not self._came(worker, keep_s):
+                log.error("thread.stuck", extra={"fields": {"thread": worker.name}})
 
-    def _came(self, worker: Worker, limit_s: float) -> bool:
-        """Wait for one slice at most. A machine that stood still meanwhile moves the deadline."""
-        before_ns = self._clock.boottime_ns()
-        came = self._clock.wait(worker.ended, min(_SLICE_S, limit_s))
-        lost_ns = self._clock.boottime_ns() - before_ns - int(2 * _SLICE_S * NS_PER_S)
-        self._deadline_ns += max(0, lost_ns)
-        return came
+    def _came(self, worker: Worker, keep_s: float) -> bool:
+        """Wait slice by slice: one that took far too long moves the deadline by the excess."""
+        came = False
+        while not came and (left_s := self.left_s() - keep_s) > 0.0:
+            before_ns = self._clock.boottime_ns()
+            came = self._clock.wait(worker.ended, min(_SLICE_S, left_s))
+            took_ns = self._clock.boottime_ns() - before_ns
+            self._deadline_ns += max(0, took_ns - int(2 * _SLICE_S * NS_PER_S))
+        return came or self._clock.wait(worker.ended, 0.0)
